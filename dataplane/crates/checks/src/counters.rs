@@ -1,0 +1,57 @@
+//! What happened, in numbers: Python reads them for its metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident),* $(,)?) => {
+        /// Counters since the start.
+        #[derive(Debug, Default)]
+        pub struct Counters { $($(#[doc = $doc])+ pub $name: AtomicU64,)* }
+
+        impl Counters {
+            /// All of them by name.
+            pub fn read(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.load(Ordering::Relaxed))),*]
+            }
+        }
+    };
+}
+counters! {
+    /// Checks of istio.mixer.v1.
+    mixer_checks,
+    /// Checks of ext_authz.
+    authorization_checks,
+    /// Checks answered with a denial by a rule.
+    checks_denied,
+    /// Checks refused because the request was wrong.
+    checks_invalid,
+    /// Checks that a quota refused, wholly.
+    quotas_refused,
+    /// Charges sent to the replica that owns the cell.
+    quota_forwarded,
+    /// Charges decided by the local cell because the owner couldn't be reached.
+    quota_owner_unreachable,
+    /// Charges served for other replicas.
+    quota_served,
+    /// Report calls.
+    reports,
+    /// Report calls refused because the record queue was full.
+    reports_refused_full,
+    /// Report elements that couldn't be read.
+    reports_invalid,
+    /// Access log entries.
+    access_log_entries,
+    /// Times that reading access logs waited because the record queue was full.
+    access_log_waits,
+    /// Records queued.
+    records_queued,
+    /// Records that no rule wanted.
+    records_unwanted,
+    /// Report instances left out because the record lacks something they need.
+    emissions_failed,
+}
+
+/// One more.
+pub(crate) fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

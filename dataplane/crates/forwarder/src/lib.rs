@@ -1,0 +1,23 @@
+//! The packet forwarder: cross-connects between a client's port and an endpoint's port.
+//!
+//! One decision to know: where the kernel forwards best (two namespaces on one machine) the kernel does it, and traffic
+//! survives this process. Ports are network namespaces given as descriptors; nobody names a path or a process.
+//!
+//! ```text
+//! Forwarder ── table of connections ── CrossConnect (trait)
+//!                                       └── veth   a pair of interfaces, one in each namespace
+//! ```
+#![deny(unsafe_code)]
+
+mod cross_connect;
+mod error;
+mod forwarder;
+mod namespace;
+mod port;
+mod veth;
+
+pub use cross_connect::{Counters, CrossConnect, Side};
+pub use error::{Error, Result};
+pub use forwarder::{Connected, Forwarder};
+pub use namespace::Namespace;
+pub use port::{KernelPort, Neighbor, Route};

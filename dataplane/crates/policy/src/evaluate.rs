@@ -1,0 +1,266 @@
+//! Runs expressions over one request and remembers what they read: the caller may keep the answer for requests in
+//! which all of that is the same.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use crate::bag::{Bag, WrongType};
+use crate::expression::{At, Node, Spelling};
+use crate::functions;
+use crate::names::Slot;
+use crate::program::Program;
+use crate::references::{Condition, References};
+use crate::value::{Map, Value};
+
+/// Of text that an expression puts together, in bytes.
+const MAX_TEXT: usize = 64 << 10;
+
+/// Why an expression has no value.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Failure {
+    /// The request lacks an attribute, or a key of one.
+    Absent(Slot),
+    /// A function can't make its result from this argument.
+    Unfit(&'static str),
+    /// The request is wrong.
+    Request(String),
+}
+
+impl From<WrongType> for Failure {
+    fn from(WrongType(message): WrongType) -> Self {
+        Failure::Request(message)
+    }
+}
+
+/// One run over one request.
+pub(crate) struct Evaluation<'v> {
+    pub(crate) program: &'v Program,
+    bag: &'v Bag<'v>,
+    pub(crate) references: References,
+    /// Values of the numbered (attribute, key) pairs that were found before.
+    found: Vec<Option<&'v str>>,
+    /// A key was asked of a map that the request lacks; see `Decision::uses`.
+    pub(crate) lacks_map: bool,
+}
+
+impl<'v> Evaluation<'v> {
+    pub(crate) fn new(program: &'v Program, bag: &'v Bag<'v>) -> Self {
+        let keys = program.expressions.keys.len();
+        Evaluation {
+            program,
+            bag,
+            references: References::new(program.names.len() + keys),
+            found: vec![None; keys],
+            lacks_map: false,
+        }
+    }
+
+    /// An attribute that isn't a map.
+    pub(crate) fn attribute(&mut self, slot: Slot) -> Result<Option<Value<'v>>, WrongType> {
+        let value = self.bag.get(slot)?;
+        let condition = if value.is_some() {
+            Condition::Exact
+        } else {
+            Condition::Absence
+        };
+        self.references.set(slot, condition);
+        Ok(value)
+    }
+
+    /// Whether a rule's condition holds. One that can't be told doesn't.
+    pub(crate) fn holds(&mut self, node: Option<At>) -> Result<bool, String> {
+        match node.map_or(Ok(true), |node| self.truth(node)) {
+            Ok(truth) => Ok(truth),
+            Err(Failure::Request(message)) => Err(message),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// What to tell about a failure.
+    pub(crate) fn explain(&self, failure: Failure) -> String {
+        match failure {
+            Failure::Absent(slot) => format!(
+                "attribute {} or the key asked of it is absent",
+                self.program.names.name(slot)
+            ),
+            Failure::Unfit(reason) => reason.to_owned(),
+            Failure::Request(message) => message,
+        }
+    }
+
+    fn truth(&mut self, node: At) -> Result<bool, Failure> {
+        match self.value(node)? {
+            Value::Bool(truth) => Ok(truth),
+            _ => Err(Failure::Unfit("not a bool")),
+        }
+    }
+
+    pub(crate) fn text(&mut self, node: At) -> Result<Cow<'v, str>, Failure> {
+        match self.value(node)? {
+            Value::Text(text) => Ok(text),
+            _ => Err(Failure::Unfit("not a string")),
+        }
+    }
+
+    pub(crate) fn value(&mut self, node: At) -> Result<Value<'v>, Failure> {
+        let program = self.program;
+        Ok(match &program.expressions.nodes[node as usize] {
+            Node::Constant(value) => borrowed(value),
+            Node::Attribute(slot) => self.attribute(*slot)?.ok_or(Failure::Absent(*slot))?,
+            Node::Index { map, key, reference } => Value::text(self.index(*map, *key, *reference)?),
+            Node::Equal {
+                left,
+                right,
+                spelling,
+                negated,
+            } => {
+                let (left, right) = (self.value(*left)?, self.value(*right)?);
+                Value::Bool(equal(&left, &right, *spelling) != *negated)
+            }
+            Node::Compare { left, right, accept } => {
+                let (left, right) = (self.value(*left)?, self.value(*right)?);
+                Value::Bool(compare(&left, &right).is_some_and(accept))
+            }
+            Node::And(left, right) => Value::Bool(self.truth(*left)? && self.truth(*right)?),
+            Node::Or(left, right) => Value::Bool(self.truth(*left)? || self.truth(*right)?),
+            Node::Not(inner) => Value::Bool(!self.truth(*inner)?),
+            Node::Default(left, right) => match self.value(*left) {
+                Err(Failure::Absent(_)) => self.value(*right)?,
+                result => result?,
+            },
+            Node::Add(left, right) => add(self.value(*left)?, self.value(*right)?)?,
+            Node::Conditional(condition, yes, no) => {
+                let chosen = if self.truth(*condition)? { *yes } else { *no };
+                self.value(chosen)?
+            }
+            Node::Size(text) => Value::Int(i64::try_from(self.text(*text)?.len()).unwrap_or(i64::MAX)),
+            Node::Glob(text, pattern) => Value::Bool(functions::glob(&self.text(*text)?, &self.text(*pattern)?)),
+            Node::Matches(regex, text) => Value::Bool(regex.is_match(&self.text(*text)?)),
+            Node::StartsWith(text, part) => Value::Bool(self.text(*text)?.starts_with(&*self.text(*part)?)),
+            Node::EndsWith(text, part) => Value::Bool(self.text(*text)?.ends_with(&*self.text(*part)?)),
+            Node::Ip(text) => {
+                let address = IpAddr::from_str(&self.text(*text)?).map_err(|_| Failure::Unfit("not an IP address"))?;
+                Value::Address(address.to_canonical())
+            }
+            Node::Timestamp(text) => {
+                Value::Time(functions::timestamp(&self.text(*text)?).ok_or(Failure::Unfit("not a time in RFC 3339"))?)
+            }
+            Node::DnsName(text) => self.checked(*text, functions::is_dns_name, "not a DNS name")?,
+            Node::Email(text) => self.checked(*text, functions::is_email, "not an e-mail address")?,
+            Node::Uri(text) => self.checked(*text, functions::is_uri, "not a URI")?,
+            Node::ToLower(text) => Value::Text(match self.text(*text)? {
+                Cow::Borrowed(text) => functions::lower(text),
+                Cow::Owned(text) => Cow::Owned(text.to_lowercase()),
+            }),
+            Node::EmptyMap => Value::Map(Map::Empty),
+        })
+    }
+
+    fn checked(&mut self, text: At, is_fit: fn(&str) -> bool, reason: &'static str) -> Result<Value<'v>, Failure> {
+        let text = self.text(text)?;
+        if is_fit(&text) {
+            Ok(Value::Text(text))
+        } else {
+            Err(Failure::Unfit(reason))
+        }
+    }
+
+    fn index(&mut self, map: At, key: At, reference: Option<u32>) -> Result<&'v str, Failure> {
+        if let Some(reference) = reference
+            && self.references.condition(reference) == Some(Condition::Exact)
+            && let Some(found) = self.found[reference as usize - self.program.names.len()]
+        {
+            return Ok(found);
+        }
+        let (slot, entries) = self.map(map)?;
+        let key = self.text(key)?;
+        let value = entries.get(&key);
+        // A map that no attribute holds (emptyStringMap()) leaves nothing to refer to.
+        if let Some(slot) = slot {
+            let condition = if value.is_some() {
+                Condition::Exact
+            } else {
+                Condition::Absence
+            };
+            match reference {
+                Some(reference) => {
+                    self.references.set(reference, condition);
+                    self.found[reference as usize - self.program.names.len()] = value;
+                }
+                None => self.references.set_key(slot, &key, condition),
+            }
+        }
+        value.ok_or(Failure::Absent(slot.unwrap_or_default()))
+    }
+
+    /// A map and the attribute that holds it. A map that is there is referred to by its keys, never as a whole.
+    fn map(&mut self, node: At) -> Result<(Option<Slot>, Map<'v>), Failure> {
+        let program = self.program;
+        match &program.expressions.nodes[node as usize] {
+            Node::Attribute(slot) => match self.bag.get(*slot)? {
+                Some(Value::Map(map)) => Ok((Some(*slot), map)),
+                _ => {
+                    self.references.set(*slot, Condition::Absence);
+                    self.lacks_map = true;
+                    Err(Failure::Absent(*slot))
+                }
+            },
+            Node::Default(left, right) => match self.map(*left) {
+                Err(Failure::Absent(_)) => self.map(*right),
+                result => result,
+            },
+            Node::Conditional(condition, yes, no) => {
+                let chosen = if self.truth(*condition)? { *yes } else { *no };
+                self.map(chosen)
+            }
+            _ => Ok((None, Map::Empty)),
+        }
+    }
+}
+
+/// The same value without a copy of its text.
+fn borrowed<'v>(value: &'v Value<'static>) -> Value<'v> {
+    match value {
+        Value::Text(text) => Value::text(text),
+        other => other.clone(),
+    }
+}
+
+fn equal(left: &Value<'_>, right: &Value<'_>, spelling: Spelling) -> bool {
+    match (left, right) {
+        (Value::Text(a), Value::Text(b)) => match spelling {
+            Spelling::Exact => a == b,
+            Spelling::DnsName => functions::normal_dns_name(a) == functions::normal_dns_name(b),
+            Spelling::Email => functions::normal_email(a) == functions::normal_email(b),
+            Spelling::Uri => functions::normal_uri(a) == functions::normal_uri(b),
+        },
+        (Value::Bool(a), Value::Bool(b)) => a == b,
+        (Value::Address(a), Value::Address(b)) => a == b,
+        _ => compare(left, right) == Some(Ordering::Equal),
+    }
+}
+
+fn compare(left: &Value<'_>, right: &Value<'_>) -> Option<Ordering> {
+    match (left, right) {
+        (Value::Text(a), Value::Text(b)) => Some(a.cmp(b)),
+        (Value::Int(a), Value::Int(b)) | (Value::Duration(a), Value::Duration(b)) => Some(a.cmp(b)),
+        (Value::Double(a), Value::Double(b)) => a.partial_cmp(b),
+        (Value::Time(a), Value::Time(b)) => Some(a.cmp(b)),
+        _ => None,
+    }
+}
+
+fn add<'v>(left: Value<'v>, right: Value<'v>) -> Result<Value<'v>, Failure> {
+    Ok(match (left, right) {
+        (Value::Text(a), Value::Text(b)) if a.len() + b.len() > MAX_TEXT => {
+            return Err(Failure::Unfit("text too long to add"));
+        }
+        (Value::Text(a), Value::Text(b)) => Value::Text(Cow::Owned(a.into_owned() + &b)),
+        (Value::Int(a), Value::Int(b)) => Value::Int(a.wrapping_add(b)),
+        (Value::Double(a), Value::Double(b)) => Value::Double(a + b),
+        (Value::Duration(a), Value::Duration(b)) => Value::Duration(a.wrapping_add(b)),
+        _ => return Err(Failure::Unfit("values that can't be added")),
+    })
+}

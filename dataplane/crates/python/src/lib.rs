@@ -1,0 +1,43 @@
+//! The extension module `meshwright.dataplane._native`: the module table only.
+
+use pyo3::prelude::*;
+
+mod forwarder;
+mod policy;
+mod serve_call;
+mod serve_channel;
+mod serve_descriptors;
+mod serve_handlers;
+mod serve_identity;
+mod serve_inbox;
+mod serve_mailbox;
+mod serve_metadata;
+mod serve_outbox;
+mod serve_runtime;
+mod serve_server;
+mod serve_services;
+mod serve_telemetry;
+
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::forwarder::{Forwarder, ForwarderError, KernelPort};
+    #[pymodule_export]
+    use super::policy::PolicyEngine;
+    #[pymodule_export]
+    use super::serve_call::ServerCall;
+    #[pymodule_export]
+    use super::serve_channel::{ClientStream, GrpcChannel, Running};
+    #[pymodule_export]
+    use super::serve_descriptors::open_descriptors;
+    #[pymodule_export]
+    use super::serve_identity::PyIdentity;
+    #[pymodule_export]
+    use super::serve_mailbox::Mailbox;
+    #[pymodule_export]
+    use super::serve_server::GrpcServer;
+    #[pymodule_export]
+    use super::serve_services::NativeServices;
+    #[pymodule_export]
+    use super::serve_telemetry::{NativeSpan, drain_spans, dropped_spans};
+}

@@ -1,0 +1,190 @@
+//! One call at a server whose handler is Python's.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use meshwright_serve::span::Current;
+use meshwright_serve::{Deadline, Descriptors, Outcome, Peer, frame};
+use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+use tonic::Code;
+
+use crate::serve_descriptors;
+use crate::serve_inbox::Inbox;
+use crate::serve_mailbox::Post;
+use crate::serve_metadata;
+use crate::serve_outbox::{Outbox, Said};
+
+/// What a handler can ask and say; `meshwright.dataplane.grpc.context` wraps it.
+#[pyclass(frozen)]
+pub(crate) struct ServerCall {
+    pub(crate) number: u64,
+    pub(crate) path: Arc<str>,
+    pub(crate) message: Option<Bytes>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) peer: Peer,
+    pub(crate) descriptors: Option<Descriptors>,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) span: Option<Current>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) outbox: Outbox,
+    pub(crate) post: Arc<Post>,
+    pub(crate) has_begun: AtomicBool,
+    pub(crate) has_ended: AtomicBool,
+}
+
+impl ServerCall {
+    fn descriptors(&self) -> PyResult<&Descriptors> {
+        let reason = "this call came over TCP: descriptors travel on Unix sockets only";
+        self.descriptors
+            .as_ref()
+            .ok_or_else(|| PyConnectionError::new_err(reason))
+    }
+
+    /// Mark the end; false if it was marked before.
+    fn end(&self) -> bool {
+        !self.has_ended.swap(true, Ordering::Relaxed)
+    }
+}
+
+#[pymethods]
+impl ServerCall {
+    #[getter]
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    #[getter]
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The request, when its method takes one message.
+    #[getter]
+    fn message<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.message.as_ref().map(|message| PyBytes::new(py, message))
+    }
+
+    #[getter]
+    fn metadata<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        serve_metadata::to_python(py, &self.headers)
+    }
+
+    #[getter]
+    fn address(&self) -> &str {
+        &self.peer.address
+    }
+
+    #[getter]
+    fn spiffe_id(&self) -> Option<&str> {
+        self.peer.spiffe_id.as_deref()
+    }
+
+    /// The caller's leaf certificate, DER.
+    #[getter]
+    fn certificate<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.peer.certificate.as_ref().map(|der| PyBytes::new(py, der))
+    }
+
+    #[getter]
+    fn uid(&self) -> Option<u32> {
+        self.peer.uid
+    }
+
+    #[getter]
+    fn gid(&self) -> Option<u32> {
+        self.peer.gid
+    }
+
+    #[getter]
+    fn pid(&self) -> Option<u32> {
+        self.peer.pid
+    }
+
+    /// Tells one connection from another within this process.
+    #[getter]
+    fn connection(&self) -> u64 {
+        self.peer.connection.0
+    }
+
+    /// Seconds since the caller connected.
+    fn connection_age(&self) -> f64 {
+        self.peer.since.elapsed().as_secs_f64()
+    }
+
+    /// The server span's place (W3C), as parent of what the handler records.
+    #[getter]
+    fn traceparent(&self) -> Option<String> {
+        self.span.as_ref().map(|span| span.context.to_string())
+    }
+
+    fn time_remaining(&self) -> Option<f64> {
+        let left = |deadline: Deadline| deadline.0.saturating_duration_since(tokio::time::Instant::now());
+        self.deadline.map(left).map(|left: Duration| left.as_secs_f64())
+    }
+
+    /// Complete `future` with the next request message, or with None after the last.
+    fn read(&self, future: Bound<'_, PyAny>) -> PyResult<()> {
+        self.inbox.take(future)
+    }
+
+    /// Send the initial metadata, before the first message.
+    fn send_metadata(&self, metadata: &Bound<'_, PyAny>) -> PyResult<()> {
+        let headers = serve_metadata::from_python(Some(metadata))?;
+        if self.has_begun.swap(true, Ordering::Relaxed) {
+            return Err(PyRuntimeError::new_err("the initial metadata has been sent already"));
+        }
+        self.outbox.say(Said::Metadata(headers)); // the first thing said: there is room
+        Ok(())
+    }
+
+    /// Send a message; false when there is no room and nothing was sent: then `write_later`.
+    fn write(&self, message: &[u8]) -> PyResult<bool> {
+        self.has_begun.store(true, Ordering::Relaxed);
+        Ok(self.outbox.offer(Outbox::message(message))?.is_none())
+    }
+
+    /// Send a message once there is room, and then complete `future`.
+    fn write_later(&self, message: &[u8], future: Py<PyAny>) {
+        self.outbox.wait(Outbox::message(message), self.post.clone(), future);
+    }
+
+    /// End the call, with a last (or only) message if it went well.
+    #[pyo3(signature = (message, code, details, metadata))]
+    fn finish(
+        &self,
+        message: Option<&[u8]>,
+        code: i32,
+        details: &str,
+        metadata: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let metadata = serve_metadata::from_python(metadata)?;
+        if self.end() {
+            let outcome = Outcome {
+                code: Code::from_i32(code),
+                message: details.into(),
+                metadata,
+            };
+            self.outbox.say(Said::End(message.map(frame::encode), outcome));
+        }
+        Ok(())
+    }
+
+    fn take_descriptor(&self, device: u64, inode: u64, timeout: f64, future: Py<PyAny>) -> PyResult<()> {
+        let descriptors = self.descriptors()?.clone();
+        serve_descriptors::take(self.post.clone(), descriptors, (device, inode), timeout, future)
+    }
+
+    /// Send a duplicate of `descriptor` in front of what is written next.
+    fn send_descriptor(&self, descriptor: RawFd) -> PyResult<()> {
+        let duplicate = serve_descriptors::duplicate(descriptor)?;
+        self.descriptors()?
+            .send(duplicate)
+            .map_err(|refused| serve_descriptors::to_python(&refused))
+    }
+}

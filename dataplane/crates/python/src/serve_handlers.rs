@@ -1,0 +1,199 @@
+//! Python's handlers behind the server: reads a call's request, hands the call to the loop, and sends what comes back.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
+use meshwright_serve::frame::Reader;
+use meshwright_serve::span::Current;
+use meshwright_serve::{Deadline, Descriptors, Fallback, Outcome, Peer};
+use pyo3::prelude::*;
+use tokio::task::AbortHandle;
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::serve_call::ServerCall;
+use crate::serve_inbox::Inbox;
+use crate::serve_mailbox::Post;
+use crate::serve_outbox::{Finish, Said, SaidBody, outbox};
+
+type Reply = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// The handlers of one server, and how to call them.
+pub(crate) struct Handlers {
+    /// Methods by path; true: the request is a stream.
+    pub(crate) methods: HashMap<String, bool>,
+    /// Whether Python may know further methods (generic handlers).
+    pub(crate) claims_all: bool,
+    pub(crate) message_size: usize,
+    pub(crate) pending_calls: usize,
+    pub(crate) post: Arc<Post>,
+    /// Called with each new call.
+    pub(crate) on_call: Py<PyAny>,
+    /// Called with the number of a call whose caller has gone or whose deadline has passed.
+    pub(crate) on_cancel: Py<PyAny>,
+    pub(crate) pending: AtomicUsize,
+}
+
+/// Numbers the calls of all servers of the process.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
+/// The server's hold on Python's handlers.
+pub(crate) struct PythonFallback(pub(crate) Arc<Handlers>);
+
+impl Fallback for PythonFallback {
+    fn claims(&self, path: &str) -> bool {
+        self.0.claims_all || self.0.methods.contains_key(path)
+    }
+
+    fn call(&self, request: Request<Incoming>) -> Reply {
+        let handlers = self.0.clone();
+        if handlers.pending.fetch_add(1, Ordering::Relaxed) >= handlers.pending_calls {
+            handlers.pending.fetch_sub(1, Ordering::Relaxed);
+            let text = format!(
+                "this server works on {} calls already; try again later",
+                handlers.pending_calls
+            );
+            return Box::pin(std::future::ready(Status::resource_exhausted(text).into_http()));
+        }
+        let watch = CallWatch {
+            handlers,
+            number: 0,
+            reader: None,
+        };
+        Box::pin(answer(watch, request))
+    }
+}
+
+/// Lives as long as a call does. Dropped before its end, it tells Python that the call is over.
+struct CallWatch {
+    handlers: Arc<Handlers>,
+    /// Zero: Python doesn't know of this call, or it has ended it.
+    number: u64,
+    reader: Option<AbortHandle>,
+}
+
+impl Finish for CallWatch {
+    fn finished(&mut self) {
+        self.number = 0;
+    }
+
+    fn unfinished(&self) -> Option<Outcome> {
+        Some(Outcome::new(tonic::Code::Unavailable, GONE))
+    }
+}
+
+const GONE: &str = "the server's handler went away without an answer";
+
+impl Drop for CallWatch {
+    fn drop(&mut self) {
+        self.handlers.pending.fetch_sub(1, Ordering::Relaxed);
+        if let Some(reader) = &self.reader {
+            reader.abort();
+        }
+        if self.number != 0 {
+            let (handlers, number) = (self.handlers.clone(), self.number);
+            self.handlers
+                .post
+                .send(move |py| handlers.on_cancel.call1(py, (number,)).map(drop));
+        }
+    }
+}
+
+async fn answer(mut watch: CallWatch, request: Request<Incoming>) -> Response<Body> {
+    let (mut parts, body) = request.into_parts();
+    let path: Arc<str> = parts.uri.path().into();
+    // Unknown methods are read as streams: Python finds the handler, and with it the kind.
+    let is_stream = watch.handlers.methods.get(&*path).copied().unwrap_or(true);
+    let mut reader = Reader::new(body, watch.handlers.message_size);
+    let message = if is_stream {
+        None
+    } else {
+        match only_message(&mut reader).await {
+            Ok(message) => Some(message),
+            Err(status) => return status.into_http(),
+        }
+    };
+    let Some(peer) = parts.extensions.remove::<Peer>() else {
+        return Status::internal("the server names no peer").into_http();
+    };
+    let post = watch.handlers.post.clone();
+    let inbox = Inbox::new(post.clone());
+    let (outbox, mut outgoing) = outbox();
+    watch.number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    if is_stream {
+        let (inbox, outbox) = (inbox.clone(), outbox.clone());
+        let reading = async move {
+            loop {
+                match reader.next().await {
+                    Ok(Ok(Some(message))) => inbox.put(message).await,
+                    Ok(Err(status)) => return outbox.say(Said::End(None, status.into())), // too long, or malformed
+                    Ok(Ok(None)) | Err(_) => return inbox.end(), // a broken connection ends the whole call soon
+                }
+            }
+        };
+        watch.reader = Some(tokio::spawn(reading).abort_handle());
+    }
+    let call = ServerCall {
+        number: watch.number,
+        path,
+        message,
+        headers: parts.headers,
+        peer,
+        descriptors: parts.extensions.remove::<Descriptors>(),
+        deadline: parts.extensions.remove::<Deadline>(),
+        span: parts.extensions.remove::<Current>(),
+        inbox,
+        outbox,
+        post: post.clone(),
+        has_begun: AtomicBool::new(false),
+        has_ended: AtomicBool::new(false),
+    };
+    let handlers = watch.handlers.clone();
+    post.send(move |py| handlers.on_call.call1(py, (call,)).map(drop));
+    match outgoing.recv().await {
+        Some(Said::Metadata(metadata)) => {
+            let mut response = respond(Body::new(SaidBody::new(None, outgoing, watch)));
+            response.headers_mut().extend(metadata);
+            response
+        }
+        Some(Said::End(None, outcome)) => {
+            watch.finished();
+            let mut response = respond(Body::empty()); // "Trailers-Only"
+            response.headers_mut().extend(outcome.into_trailers());
+            response
+        }
+        Some(first) => respond(Body::new(SaidBody::new(Some(first), outgoing, watch))),
+        None => {
+            watch.finished();
+            let outcome = Outcome::new(tonic::Code::Unavailable, GONE);
+            let mut response = respond(Body::empty());
+            response.headers_mut().extend(outcome.into_trailers());
+            response
+        }
+    }
+}
+
+fn respond(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// The request of a method that takes one message, read to its end.
+async fn only_message(reader: &mut Reader<Incoming>) -> Result<Bytes, Status> {
+    let broken = |error: hyper::Error| Status::cancelled(format!("the request broke off: {error}"));
+    let message = reader.next().await.map_err(broken)??;
+    let message = message.ok_or_else(|| Status::internal("the request has no message"))?;
+    match reader.next().await.map_err(broken)?? {
+        None => Ok(message),
+        Some(_) => Err(Status::internal("the request has more than one message")),
+    }
+}

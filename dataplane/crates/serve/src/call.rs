@@ -1,0 +1,183 @@
+//! One call at the server: led through the checks to its handler, and watched until its end.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::body::Body;
+use tower_service::Service;
+
+use crate::body::{CallBody, Watch};
+use crate::deadline::{self, Deadline};
+use crate::descriptors::Descriptors;
+use crate::peer::Peer;
+use crate::server::Shared;
+use crate::span::{Active, Context, Recorder};
+use crate::stats::{self, Stats};
+
+/// Handlers that are not generated tonic services.
+pub trait Fallback: Send + Sync + 'static {
+    /// Whether these handlers know the method at `path` ("/package.Service/Method").
+    fn claims(&self, path: &str) -> bool;
+
+    /// Answer a call. The request's extensions hold [`Peer`], [`Current`](crate::span::Current), on a Unix socket
+    /// [`Descriptors`], and [`Deadline`] if there is one; the server ends the call at the deadline by dropping the future or the body.
+    fn call(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+}
+
+/// Counts one call for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    stats: Arc<Stats>,
+}
+
+impl Guard {
+    fn new(stats: &Arc<Stats>) -> Self {
+        stats::add(&stats.calls_started);
+        stats::add(&stats.calls_open);
+        Self { stats: stats.clone() }
+    }
+
+    pub(crate) fn ended(&self, code: i32) {
+        if code != 0 {
+            stats::add(&self.stats.calls_failed);
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        stats::subtract(&self.stats.calls_open);
+    }
+}
+
+/// Lead one request through the checks to its handler.
+pub(crate) async fn answer(
+    shared: Arc<Shared>,
+    mut request: Request<Incoming>,
+    peer: Peer,
+    descriptors: Option<Descriptors>,
+) -> Response<CallBody> {
+    if let Some(refusal) = not_grpc(&request) {
+        return CallBody::bare(refusal);
+    }
+    let path = request.uri().path().to_owned();
+    let span = shared
+        .spans
+        .as_ref()
+        .map(|(recorder, share)| begin_span(recorder, *share, &path, &request));
+    let guard = Guard::new(&shared.stats);
+    let mut watch = Watch::new(span, guard);
+    if let Some(rules) = &shared.rules
+        && !rules.allow(&path, &peer)
+    {
+        stats::add(&shared.stats.calls_denied);
+        let text = format!(
+            "{} may not call {path}: no authorization rule of this server allows it",
+            peer.principal()
+        );
+        return CallBody::wrap(Status::permission_denied(text).into_http(), None, watch);
+    }
+    let deadline = match deadline::read(request.headers()) {
+        Ok(timeout) => timeout.map(|timeout| Instant::now() + timeout),
+        Err(()) => {
+            let status = Status::invalid_argument("malformed grpc-timeout: expected 1-8 digits and one of H M S m u n");
+            return CallBody::wrap(status.into_http(), None, watch);
+        }
+    };
+    let extensions = request.extensions_mut();
+    if let Some(span) = &mut watch.span {
+        extensions.insert(span.current());
+        if span.is_recording() {
+            describe(span, &path, &peer);
+        }
+    }
+    extensions.insert(peer);
+    if let Some(descriptors) = descriptors {
+        extensions.insert(descriptors);
+    }
+    if let Some(deadline) = deadline {
+        extensions.insert(Deadline(deadline));
+    }
+    let handler = handle(&shared, &path, request);
+    let mut timer = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+    let response = match &mut timer {
+        None => handler.await,
+        Some(timer) => tokio::select! {
+            biased;
+            response = handler => response,
+            () = timer.as_mut() => Status::deadline_exceeded("the call's deadline has passed").into_http(),
+        },
+    };
+    CallBody::wrap(response, timer, watch)
+}
+
+/// Find the handler and call it; a panic in a native handler becomes INTERNAL for this caller only.
+fn handle(shared: &Shared, path: &str, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + use<> {
+    let work: Pin<Box<dyn Future<Output = Response<Body>> + Send>> =
+        if let Some(mut routes) = shared.services.find(path) {
+            let response = routes.call(request.map(Body::new));
+            Box::pin(async move { response.await.unwrap_or_else(|never| match never {}) })
+        } else if let Some(fallback) = shared.fallback.as_ref().filter(|fallback| fallback.claims(path)) {
+            fallback.call(request)
+        } else {
+            let status = Status::unimplemented(format!("this server has no method {path}"));
+            Box::pin(std::future::ready(status.into_http()))
+        };
+    CatchPanic(work)
+}
+
+struct CatchPanic(Pin<Box<dyn Future<Output = Response<Body>> + Send>>);
+
+impl Future for CatchPanic {
+    type Output = Response<Body>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+        let poll = AssertUnwindSafe(|| self.0.as_mut().poll(context));
+        std::panic::catch_unwind(poll).unwrap_or_else(|_| {
+            std::task::Poll::Ready(
+                Status::internal("the handler panicked; see the server's standard error").into_http(),
+            )
+        })
+    }
+}
+
+/// What HTTP has to say to a request that isn't gRPC.
+fn not_grpc(request: &Request<Incoming>) -> Option<Response<Body>> {
+    let content_type = request.headers().get(http::header::CONTENT_TYPE);
+    let is_grpc = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    let code = match (request.method() == http::Method::POST, is_grpc) {
+        (true, true) => return None,
+        (false, _) => http::StatusCode::METHOD_NOT_ALLOWED,
+        (true, false) => http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = code;
+    Some(response)
+}
+
+fn begin_span(recorder: &Arc<Recorder>, root_share: f64, path: &str, request: &Request<Incoming>) -> Active {
+    let header = request
+        .headers()
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok());
+    let parent = header.and_then(Context::parse);
+    let sample_root = parent.is_none() && root_share > 0.0 && crate::span::share() < root_share;
+    Active::server(parent, sample_root, path.trim_start_matches('/'), recorder)
+}
+
+fn describe(span: &mut Active, path: &str, peer: &Peer) {
+    let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    span.set("rpc.system", "grpc");
+    span.set("rpc.service", service.to_owned());
+    span.set("rpc.method", method.to_owned());
+    span.set("network.peer.address", peer.address.to_string());
+    if let Some(id) = &peer.spiffe_id {
+        span.set("peer.spiffe_id", id.to_string());
+    }
+}

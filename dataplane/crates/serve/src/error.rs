@@ -1,0 +1,48 @@
+//! What can go wrong while a server or channel is set up. Failures of single calls are gRPC statuses instead.
+
+use std::path::PathBuf;
+
+/// An error of set-up: of an address, an identity or a rule. Its text names the object and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The listening address can't be read.
+    #[error("{address:?} is no address: expected \"host:port\" or \"unix:/path\" ({reason})")]
+    Address {
+        /// The text that was given.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The address can't be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address as given.
+        address: String,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A live process serves the socket file already.
+    #[error("cannot listen on unix:{}: another process serves it; stop that one or choose another path", path.display())]
+    Served {
+        /// The socket file.
+        path: PathBuf,
+    },
+    /// The certificate, key or bundle can't be used.
+    #[error("identity: {field}: {reason}")]
+    Identity {
+        /// Which of cert_chain, key, bundle or spiffe_id.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A SPIFFE ID or a pattern of such is malformed.
+    #[error("{value:?} is no {kind}: {reason}")]
+    Pattern {
+        /// "SPIFFE ID", "peer", "rule".
+        kind: &'static str,
+        /// The text that was given.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}

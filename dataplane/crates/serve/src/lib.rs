@@ -1,0 +1,47 @@
+//! One gRPC server and channel under every service: HTTP/2, mutual TLS by SPIFFE ID with live rotation, and file
+//! descriptors beside the bytes of Unix sockets.
+//!
+//! Ordinary generated tonic services are added to [`Services`]; every other path goes to the [`Fallback`] (the Python
+//! handlers). A handler finds in the request's extensions the [`Peer`], the [`span::Current`] server span and, on a
+//! Unix socket, the connection's [`Descriptors`].
+
+mod authority;
+pub mod authorize;
+mod body;
+mod call;
+pub mod channel;
+mod connection;
+mod deadline;
+pub mod descriptors;
+mod dialer;
+pub mod error;
+pub mod frame;
+pub mod identity;
+pub mod limits;
+pub mod listener;
+pub mod outcome;
+pub mod peer;
+mod preface;
+pub mod server;
+pub mod services;
+pub mod span;
+pub mod spiffe;
+mod stats;
+mod transport;
+mod verify;
+
+pub use authorize::Rules;
+pub use call::Fallback;
+pub use channel::{Answer, Call, Channel};
+pub use deadline::Deadline;
+pub use descriptors::Descriptors;
+pub use dialer::{Link, State};
+pub use error::Error;
+pub use identity::{Identities, Identity};
+pub use limits::Limits;
+pub use listener::Listener;
+pub use outcome::Outcome;
+pub use peer::{ConnectionId, Peer};
+pub use server::{Builder, Notice, Running, Server};
+pub use services::Services;
+pub use stats::Stats;

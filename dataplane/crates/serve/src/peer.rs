@@ -1,0 +1,56 @@
+//! Who is at the other end of a connection.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Names one connection of this process; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+impl ConnectionId {
+    /// The next unused id.
+    pub fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The caller of a request, as a server knows it from the connection; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The one URI of the verified certificate; nothing without TLS.
+    pub spiffe_id: Option<Arc<str>>,
+    /// The verified leaf certificate (DER).
+    pub certificate: Option<Arc<[u8]>>,
+    /// As grpcio writes it: `ipv4:127.0.0.1:40000`, `ipv6:[::1]:40000` or `unix:`.
+    pub address: Arc<str>,
+    /// User id of the process that connected (Unix sockets: SO_PEERCRED).
+    pub uid: Option<u32>,
+    /// Group id of that process.
+    pub gid: Option<u32>,
+    /// Process id of that process, as seen from this process's PID namespace.
+    pub pid: Option<u32>,
+    /// The connection that the request came on.
+    pub connection: ConnectionId,
+    /// When the connection was made, as far as this side knows: a process that started later can't have made it.
+    pub since: Instant,
+}
+
+impl Peer {
+    /// The name that authorization rules see: the SPIFFE ID, else "unix:uid=1000", else "anonymous".
+    pub fn principal(&self) -> std::borrow::Cow<'_, str> {
+        match (&self.spiffe_id, self.uid) {
+            (Some(id), _) => std::borrow::Cow::Borrowed(id),
+            (None, Some(uid)) => std::borrow::Cow::Owned(format!("unix:uid={uid}")),
+            (None, None) => std::borrow::Cow::Borrowed("anonymous"),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} at {}", self.principal(), self.address)
+    }
+}

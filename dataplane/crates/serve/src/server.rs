@@ -1,0 +1,253 @@
+//! The server: put together, started, accepting connections, stopped.
+//!
+//! Paths of the native [`Services`] are answered in Rust; all others go to the [`Fallback`], which is how Python
+//! handlers sit on the same port.
+
+use std::convert::Infallible;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::authorize::Rules;
+use crate::call::Fallback;
+use crate::connection::serve_connection;
+use crate::identity::Identities;
+use crate::limits::Limits;
+use crate::listener::Listener;
+use crate::peer::Peer;
+use crate::services::Services;
+use crate::span::Recorder;
+use crate::stats::{self, Stats};
+
+/// Something that happened on the edge of a server and that an operator wants to read in the log.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// A constant text: what happened.
+    pub event: &'static str,
+    /// The peer's address.
+    pub peer: String,
+    /// Why.
+    pub reason: String,
+}
+
+type OnNotice = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// Puts a server together.
+pub struct Builder {
+    identities: Option<Arc<Identities>>,
+    limits: Limits,
+    rules: Option<Rules>,
+    services: Services,
+    fallback: Option<Arc<dyn Fallback>>,
+    spans: Option<(Arc<Recorder>, f64)>,
+    on_notice: Option<OnNotice>,
+}
+
+impl Builder {
+    /// Speak mutual TLS with the identity of the moment. Without this the server speaks plain text: only for
+    /// loopback and Unix sockets.
+    #[must_use]
+    pub fn identity(mut self, identities: Arc<Identities>) -> Self {
+        self.identities = Some(identities);
+        self
+    }
+
+    /// Replace the default limits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Refuse every call that `rules` don't allow. Without rules every authenticated peer may call everything.
+    #[must_use]
+    pub fn authorize(mut self, rules: Rules) -> Self {
+        self.rules = Some(rules);
+        self
+    }
+
+    /// Answer these services in Rust.
+    #[must_use]
+    pub fn services(mut self, services: Services) -> Self {
+        self.services = services;
+        self
+    }
+
+    /// Answer all other calls by `fallback`.
+    #[must_use]
+    pub fn fallback(mut self, fallback: Arc<dyn Fallback>) -> Self {
+        self.fallback = Some(fallback);
+        self
+    }
+
+    /// Record a span for each call whose caller's trace is sampled, and for this share (0-1) of calls without a trace.
+    #[must_use]
+    pub fn spans(mut self, recorder: Arc<Recorder>, root_share: f64) -> Self {
+        self.spans = Some((recorder, root_share));
+        self
+    }
+
+    /// Tell `on_notice` of refused connections; it must not block.
+    #[must_use]
+    pub fn on_notice(mut self, on_notice: impl Fn(Notice) + Send + Sync + 'static) -> Self {
+        self.on_notice = Some(Arc::new(on_notice));
+        self
+    }
+
+    /// Serve on `listeners` until the result is stopped. Called within a tokio runtime.
+    pub fn serve(self, listeners: Vec<Listener>) -> Running {
+        let addresses = listeners.iter().map(|listener| listener.address().to_owned()).collect();
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let (open, closed) = mpsc::channel(1);
+        let shared = Arc::new(Shared {
+            notices: Mutex::new((Instant::now(), 0)),
+            identities: self.identities,
+            limits: self.limits,
+            rules: self.rules,
+            services: self.services.prepared(),
+            fallback: self.fallback,
+            spans: self.spans,
+            on_notice: self.on_notice,
+            stats: Arc::default(),
+        });
+        for listener in listeners {
+            tokio::spawn(accept(shared.clone(), listener, phases.clone(), open.clone()));
+        }
+        Running {
+            shared,
+            addresses,
+            phase,
+            closed,
+        }
+    }
+}
+
+/// A gRPC server; see [`Builder`].
+pub struct Server;
+
+impl Server {
+    /// Begin with default limits and no handlers.
+    pub fn builder() -> Builder {
+        Builder {
+            identities: None,
+            limits: Limits::default(),
+            rules: None,
+            services: Services::default(),
+            fallback: None,
+            spans: None,
+            on_notice: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(crate) enum Phase {
+    Serving,
+    Draining,
+    Ended,
+}
+
+/// A server under way. Dropping it ends all its connections.
+pub struct Running {
+    shared: Arc<Shared>,
+    addresses: Vec<String>,
+    phase: watch::Sender<Phase>,
+    closed: mpsc::Receiver<Infallible>,
+}
+
+impl Running {
+    /// The bound addresses, in the order of the listeners.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// The server's counters.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.shared.stats.clone()
+    }
+
+    /// Accept no more, let calls under way finish for at most `grace`, then end the rest.
+    pub async fn stop(mut self, grace: Duration) {
+        self.phase.send_replace(Phase::Draining);
+        if tokio::time::timeout(grace, self.closed.recv()).await.is_err() {
+            self.phase.send_replace(Phase::Ended);
+            self.closed.recv().await;
+        }
+    }
+}
+
+/// Notices at most in each period; the counters count on.
+const NOTICES: u32 = 20;
+const NOTICES_PERIOD: Duration = Duration::from_secs(10);
+
+pub(crate) struct Shared {
+    notices: Mutex<(Instant, u32)>,
+    pub(crate) identities: Option<Arc<Identities>>,
+    pub(crate) limits: Limits,
+    pub(crate) rules: Option<Rules>,
+    pub(crate) services: Services,
+    pub(crate) fallback: Option<Arc<dyn Fallback>>,
+    pub(crate) spans: Option<(Arc<Recorder>, f64)>,
+    on_notice: Option<OnNotice>,
+    pub(crate) stats: Arc<Stats>,
+}
+
+impl Shared {
+    pub(crate) fn notice(&self, event: &'static str, peer: &Peer, reason: impl ToString) {
+        if let Some(on_notice) = self.on_notice.as_ref().filter(|_| self.may_notice()) {
+            on_notice(Notice {
+                event,
+                peer: peer.to_string(),
+                reason: reason.to_string(),
+            });
+        }
+    }
+}
+
+impl Shared {
+    /// Whether a notice is still within the budget: a hostile peer must not fill the log.
+    fn may_notice(&self) -> bool {
+        let mut budget = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        if budget.0.elapsed() > NOTICES_PERIOD {
+            *budget = (Instant::now(), 0);
+        }
+        budget.1 += 1;
+        budget.1 <= NOTICES
+    }
+}
+
+async fn accept(
+    shared: Arc<Shared>,
+    listener: Listener,
+    mut phases: watch::Receiver<Phase>,
+    open: mpsc::Sender<Infallible>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = phases.wait_for(|phase| *phase != Phase::Serving) => return,
+        };
+        match accepted {
+            Ok((transport, peer)) => {
+                stats::add(&shared.stats.connections_accepted);
+                if shared.stats.connections_open.load(Ordering::Relaxed) >= shared.limits.connections as u64 {
+                    stats::add(&shared.stats.connections_refused);
+                    shared.notice("connection refused", &peer, "too many connections");
+                    continue;
+                }
+                stats::add(&shared.stats.connections_open);
+                let (shared, phases, open) = (shared.clone(), phases.clone(), open.clone());
+                tokio::spawn(async move {
+                    serve_connection(&shared, transport, peer, phases).await;
+                    stats::subtract(&shared.stats.connections_open);
+                    drop(open);
+                });
+            }
+            // Out of descriptors or memory: the next try would fail at once too.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}

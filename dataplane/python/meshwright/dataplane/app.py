@@ -1,0 +1,148 @@
+"""meshwright-forwarder, built top to bottom: journal, the manager it serves, the chain, server, registration.
+
+The order of the chain is the program: where the message is in its path, who says so, one call at a time, who watches,
+the client's descriptor, the cross-connect, which endpoint, and on to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from datetime import timedelta
+
+import structlog
+
+from meshwright.core import citadel_identity, logs, telemetry
+from meshwright.core import clock as clocks
+from meshwright.core import health as healths
+from meshwright.core.admin import Admin
+from meshwright.core.clock import Clock
+from meshwright.core.identity import IdentitySource
+from meshwright.dataplane import spans
+from meshwright.dataplane.agent.connect_kernel import ConnectKernel
+from meshwright.dataplane.agent.discover import DiscoverEndpoint
+from meshwright.dataplane.agent.rights import Rights
+from meshwright.dataplane.forwarder import Forwarder
+from meshwright.dataplane.settings import Settings
+from meshwright.nsm import descriptors, metrics, wire
+from meshwright.nsm.chain import Chain, NextHop
+from meshwright.nsm.connections import Connections
+from meshwright.nsm.elements.begin import Begin
+from meshwright.nsm.elements.forward import Forward
+from meshwright.nsm.elements.paths import UpdatePath
+from meshwright.nsm.elements.take import take_descriptors
+from meshwright.nsm.elements.token import Tokens
+from meshwright.nsm.expiry import Expiry
+from meshwright.nsm.journal import Journal
+from meshwright.nsm.monitor import Monitor
+from meshwright.nsm.peer import Peer
+from meshwright.nsm.registration import Registration
+from meshwright.nsm.registry_client import RegistryClient
+from meshwright.nsm.servicer import MonitorConnectionServicer, NetworkServiceServicer
+from meshwright.nsm.transport import server
+from meshwright.nsm.wire import NetworkServiceEndpoint, NetworkServiceLabels
+
+_SERVICE = "forwarder"  # the network service that forwarders are endpoints of
+
+log = structlog.get_logger(__name__)
+
+
+async def run(settings: Settings, rights: Rights, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set; without rights, only say so."""
+    logs.setup(settings.part, settings.log_level)
+    clock = clocks.SystemClock()
+    health = healths.Health("rights", "registration")
+    async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        identity = citadel_identity.source(settings)
+        if identity is not None:
+            await stack.enter_async_context(identity)
+        sender = await stack.enter_async_context(telemetry.setup(settings.part, settings, identity))
+        await stack.enter_async_context(Admin(settings.admin, health, identity))
+        health.set("rights", not rights.missing, rights.missing)
+        log.info("forwarder.rights", missing=rights.missing, own_user_namespace=rights.own_user_namespace)
+        if rights.missing:
+            health.set("registration", False, "without rights there is nothing to serve")
+            await stop.wait()
+            return
+        background = await _serve(settings, identity, clock, health, stack, tasks)
+        if settings.otlp:
+            background.append(tasks.create_task(spans.export(sender, stop), name="export spans"))
+        await stop.wait()
+        for task in background:
+            task.cancel()
+
+
+async def _serve(
+    settings: Settings,
+    identity: IdentitySource | None,
+    clock: Clock,
+    health: healths.Health,
+    stack: contextlib.AsyncExitStack,
+    tasks: asyncio.TaskGroup,
+) -> list[asyncio.Task[None]]:
+    lifetime = timedelta(seconds=settings.max_token_lifetime)
+    name, manager_id = settings.own_name(), settings.manager_id()
+
+    journal = Journal(settings.journal)
+    stack.push_async_callback(journal.close)
+    connections = Connections(limit=settings.max_connections)
+    metrics.CONNECTIONS.set_function(lambda: len(connections))
+    monitor = Monitor()
+    for state in journal.load():
+        connections.restore(state)
+        assert state.accepted is not None
+        monitor.update(state.accepted)
+
+    peer = Peer(
+        "nsmgr",
+        settings.connect_to,
+        identity,
+        expected=manager_id if identity else None,
+        lifetime=lifetime,
+        clock=clock,
+    )
+    manager = await stack.enter_async_context(peer)
+    registry = RegistryClient(manager)
+
+    async def resolve(_name: str, _timeout: float) -> NextHop:
+        return manager
+
+    chain = Chain(
+        UpdatePath(name, connections),
+        Tokens(identity, lifetime=lifetime),
+        Begin(connections, record=journal.record),
+        monitor,
+        take_descriptors,
+        ConnectKernel(Forwarder()),
+        DiscoverEndpoint(registry, manager, random.Random()),
+        Forward(resolve),
+    )
+
+    front = server(settings.listen, identity, [("/", [manager_id])])
+    wire.add_NetworkServiceServicer_to_server(NetworkServiceServicer(chain, clock), front)
+    wire.add_MonitorConnectionServicer_to_server(MonitorConnectionServicer(monitor, [manager_id]), front)
+    healths.add_to_server(health, front)
+    address = await front.start()
+    stack.push_async_callback(front.stop, 2.0)
+
+    socket = stack.enter_context(descriptors.socket_file(settings.listen.removeprefix("unix:")))
+    registration = Registration(
+        registry,
+        NetworkServiceEndpoint(
+            name=name,
+            network_service_names=[_SERVICE],
+            network_service_labels={_SERVICE: NetworkServiceLabels(labels=settings.own_labels())},
+            url=socket.inode.url,
+        ),
+        clock,
+        lifetime=lifetime,
+        descriptors=[socket],
+        persistent=True,
+        on_change=lambda registered, reason: health.set("registration", registered, reason),
+    )
+    log.info("forwarder.serving", address=address, name=name, restored=len(connections))
+    return [
+        tasks.create_task(registration.run(), name="register"),
+        tasks.create_task(Expiry(chain, connections, clock).run(), name="expire connections"),
+    ]

@@ -1,0 +1,56 @@
+"""What server and channel need of an identity source, and the native identity that follows it.
+
+One decision to know: typed with protocols, so that this package needs nothing of the services'.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from meshwright.dataplane import _native
+
+
+class X509Identity(Protocol):
+    """An X509-SVID in PEM."""
+
+    @property
+    def spiffe_id(self) -> str:
+        """The one URI name of the leaf."""
+        ...
+
+    @property
+    def cert_chain_pem(self) -> bytes:
+        """Certificates, leaf first."""
+        ...
+
+    @property
+    def key_pem(self) -> bytes:
+        """The leaf's key, PKCS#8."""
+        ...
+
+    @property
+    def bundle_pem(self) -> bytes:
+        """The trust domain's authorities."""
+        ...
+
+
+class IdentitySource(Protocol):
+    """Has a current identity, and tells of its rotations (`meshwright.core.identity`)."""
+
+    def current(self) -> X509Identity:
+        """Return the identity in use."""
+        ...
+
+    def subscribe(self, callback: Callable[..., None], /) -> Callable[[], None]:
+        """Call `callback(identity)` after each rotation; return what ends that."""
+        ...
+
+
+def follow(source: IdentitySource) -> tuple[_native.Identity, Callable[[], None]]:
+    """Return a native identity that rotates with `source`, and the function that ends the following."""
+    first = source.current()
+    native = _native.Identity(first.cert_chain_pem, first.key_pem, first.bundle_pem)
+
+    def rotate(identity: X509Identity) -> None:
+        native.rotate(identity.cert_chain_pem, identity.key_pem, identity.bundle_pem)
+
+    return native, source.subscribe(rotate)

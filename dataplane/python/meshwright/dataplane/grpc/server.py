@@ -1,0 +1,161 @@
+"""The gRPC server: `grpc.aio.Server`'s interface on the Rust transport."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+
+from meshwright.dataplane import _native
+from meshwright.dataplane.grpc import identity as identities
+from meshwright.dataplane.grpc import mailbox
+from meshwright.dataplane.grpc.dispatch import Dispatch, Handler, StatusOf
+from meshwright.dataplane.grpc.limits import Limits
+
+_LOG = logging.getLogger("meshwright.dataplane.grpc")
+
+
+class NativeServer(grpc.aio.Server):
+    """Serves generated servicers (`add_XServicer_to_server(servicer, server)`), async and sync, and native services.
+
+    `listen` is "host:port" or "unix:/path", or several of them. Without `identity` it speaks plain text, which is
+    refused but for loopback addresses and Unix sockets.
+    `authorize` lists (path prefix, caller patterns), e.g. ("/registry.NetworkServiceRegistry/", ["spiffe://a.b/*"]):
+    the first that fits decides, a trailing `*` matches any ending, what no rule allows is PERMISSION_DENIED. Callers
+    without TLS are named "unix:uid=1000" or "anonymous". Without `authorize` every authenticated caller may call all.
+    `sample_roots` is the share (0-1) of calls without a caller's trace that get a span.
+    `status_of(error)` turns a handler's exception into a status; None leaves it UNKNOWN and logged.
+    """
+
+    def __init__(
+        self,
+        listen: str | Sequence[str],
+        identity: identities.IdentitySource | None,
+        *,
+        authorize: Sequence[tuple[str, Sequence[str]]] | None = None,
+        native: Sequence[_native.NativeServices] = (),
+        limits: Limits | None = None,
+        sample_roots: float = 0.0,
+        socket_mode: int = 0o600,
+        status_of: StatusOf | None = None,
+    ) -> None:
+        self._listen = [listen] if isinstance(listen, str) else list(listen)
+        if identity is None:
+            for address in self._listen:
+                _refuse_plain_text_beyond(address)
+        self._identity = identity
+        self._authorize = None if authorize is None else [(path, list(callers)) for path, callers in authorize]
+        self._native = list(native)
+        self._limits = limits or Limits()
+        self._sample_roots = sample_roots
+        self._socket_mode = socket_mode
+        self._dispatch = Dispatch(threads=self._limits.threads, status_of=status_of)
+        self._server: _native.GrpcServer | None = None
+        self._unfollow: Callable[[], None] | None = None
+        self._stopped = asyncio.Event()
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
+        """Answer the methods of a service; generated code calls this."""
+        self._refuse_when_started()
+        for method, handler in method_handlers.items():
+            self._dispatch.add(f"/{service_name}/{method}", handler)
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Ask these handlers for methods that aren't registered by name."""
+        self._refuse_when_started()
+        for handler in generic_rpc_handlers:
+            # Generated code adds each service both ways. The known table of the first way saves a question a call.
+            table: Mapping[str, Handler] | None = getattr(handler, "_method_handlers", None)
+            if table is None:
+                self._dispatch.add_generic(handler)
+            else:
+                for path, method in table.items():
+                    self._dispatch.add(path, method)
+
+    def add_insecure_port(self, address: str) -> NoReturn:
+        """Not here: the constructor's `listen` names the addresses."""
+        raise grpc.aio.UsageError("name addresses by NativeServer(listen=...)")
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> NoReturn:
+        """Not here: the constructor's `listen` and `identity` decide."""
+        raise grpc.aio.UsageError("name addresses by NativeServer(listen=..., identity=...)")
+
+    @property
+    def addresses(self) -> list[str]:
+        """The bound addresses, with the ports that the kernel chose; empty before the start."""
+        return self._server.addresses if self._server else []
+
+    def stats(self) -> dict[str, int]:
+        """Return the counters by name: connections, handshakes and calls."""
+        return self._server.stats() if self._server else {}
+
+    async def start(self) -> str:  # type: ignore[override]  # grpcio's returns nothing; the bound address is worth it
+        """Bind and serve on the running loop; return the first bound address. OSError when it can't be bound."""
+        self._refuse_when_started()
+        native, self._unfollow = identities.follow(self._identity) if self._identity else (None, None)
+        self._server = _native.GrpcServer(
+            listen=self._listen,
+            socket_mode=self._socket_mode,
+            identity=native,
+            authorize=self._authorize,
+            limits=self._limits,
+            root_share=self._sample_roots,
+            native=self._native,
+            methods=self._dispatch.methods,
+            claims_all=self._dispatch.has_generic,
+            mailbox=mailbox.of_running_loop(),
+            on_call=self._dispatch.on_call,
+            on_cancel=self._dispatch.on_cancel,
+            on_notice=_log_notice,
+        )
+        return self._server.addresses[0]
+
+    async def stop(self, grace: float | None) -> None:
+        """Accept no more, let calls finish for `grace` seconds, then end the rest."""
+        if self._unfollow is not None:
+            self._unfollow()
+            self._unfollow = None
+        if self._server is not None and not self._stopped.is_set():
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._server.stop(grace or 0.0, future)
+            await future
+            await self._dispatch.stop()
+        self._stopped.set()
+
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Wait until the server has stopped; return whether it still runs after `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._stopped.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    def _refuse_when_started(self) -> None:
+        if self._server is not None:
+            raise grpc.aio.UsageError("the server has started already; add handlers before start()")
+
+
+def _refuse_plain_text_beyond(address: str) -> None:
+    if address.startswith("unix:"):
+        return
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ValueError(
+            f"listen: {address!r} without an identity would speak plain text beyond this host; "
+            "give an identity, or listen on 127.0.0.1, [::1] or a Unix socket"
+        )
+
+
+def _log_notice(event: str, peer: str, reason: str) -> None:
+    extra: dict[str, Any] = {"peer": peer, "reason": reason}
+    _LOG.warning(event, extra=extra)
