@@ -1,0 +1,73 @@
+"""The NATS server's configuration for the platform: mutual TLS only, users by certificate, JetStream on disk.
+
+One decision to know: a user is the common name of a client certificate of the infrastructure CA, and may publish only
+below its own prefix; there are no passwords.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from meshwright.core.bus.api import MAX_MESSAGE
+
+MAX_MEMORY = 64 * 1024 * 1024
+MAX_FILES = 1024 * 1024 * 1024
+
+_JETSTREAM = ("$JS.API.>", "$JS.ACK.>")
+_PUBLISHES: dict[str, tuple[str, ...]] = {
+    "manager": ("meshwright.manager.>",),
+    "mixer": ("meshwright.mixer.>", *_JETSTREAM),
+    "citadel": ("meshwright.citadel.>",),
+    "nsm-registry": ("meshwright.nsm.>",),
+}
+
+
+def inbox_prefix(user: str) -> str:
+    """Return where a user's replies and deliveries arrive: nobody else may listen there."""
+    return f"_INBOX_{user}"
+
+
+def _permissions(user: str) -> dict[str, object]:
+    return {
+        "publish": list(_PUBLISHES[user]),
+        "subscribe": ["meshwright.>", f"{inbox_prefix(user)}.>"],
+        "allow_responses": {"max": 1, "expires": "1m"},
+    }
+
+
+def server_config(*, listen: str, tls: Path, store: Path) -> str:
+    """Return the configuration file's text.
+
+    `listen` is host:port, `tls` the folder with cert.pem, key.pem and ca.pem, `store` where streams are kept.
+    """
+    host, _, port = listen.rpartition(":")
+    users: list[dict[str, object]] = [{"user": f"CN={name}", "permissions": _permissions(name)} for name in _PUBLISHES]
+    users.append({"user": "CN=root", "permissions": {"publish": [">"], "subscribe": [">"]}})
+    # NATS reads JSON, which quotes paths and names safely.
+    return json.dumps(
+        {
+            "server_name": "meshwright",
+            "host": host,
+            "port": int(port),
+            "max_payload": MAX_MESSAGE,
+            "max_connections": 1024,
+            "write_deadline": "10s",
+            "tls": {
+                "cert_file": str(tls / "cert.pem"),
+                "key_file": str(tls / "key.pem"),
+                "ca_file": str(tls / "ca.pem"),
+                "verify_and_map": True,
+                "handshake_first": True,  # a stranger in plain text doesn't even get the greeting with our version
+                "timeout": 5,
+            },
+            "jetstream": {
+                "store_dir": str(store),
+                "max_memory_store": MAX_MEMORY,
+                "max_file_store": MAX_FILES,
+                "sync_interval": "always",  # an acknowledged record must survive a power cut
+            },
+            "authorization": {"users": users},
+        },
+        indent=2,
+    )

@@ -1,0 +1,79 @@
+"""Who may call what: SPIFFE ID patterns for each service or method, deny by default.
+
+The same table drives the native front, where it is evaluated in Rust.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+
+def peer_id(context: Any) -> str | None:
+    """Return the caller's SPIFFE ID as proved by its certificate; None without mutual TLS."""
+    for name in context.auth_context().get("x509_subject_alternative_name", ()):
+        text = name.decode() if isinstance(name, bytes) else name
+        if text.startswith("spiffe://"):
+            return str(text)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """Rules in order: the first whose path prefix fits decides; no rule means nobody.
+
+    `rules` are pairs of a path prefix such as ``/istio.mixer.v1.Mixer/`` (or a whole method path) and the SPIFFE IDs
+    that may call it; a trailing ``*`` in an ID fits any ending.
+    """
+
+    rules: Sequence[tuple[str, Sequence[str]]] = field(default_factory=tuple)
+
+    def allows(self, method: str, caller: str | None) -> bool:
+        """Return whether `caller` may call `method` (a full path, ``/package.Service/Method``)."""
+        for prefix, patterns in self.rules:
+            if method.startswith(prefix):
+                return caller is not None and any(_fits(pattern, caller) for pattern in patterns)
+        return False
+
+
+def _fits(pattern: str, caller: str) -> bool:
+    return caller.startswith(pattern[:-1]) if pattern.endswith("*") else caller == pattern
+
+
+class AuthorizationInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses with PERMISSION_DENIED before the handler sees anything."""
+
+    def __init__(self, authorization: Authorization) -> None:
+        self._authorization = authorization
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        """Wrap the handler so that it runs for callers that the table allows."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
+            behaviour = getattr(handler, kind)
+            if behaviour is not None:
+                guarded = self._stream if kind.endswith("stream") else self._unary
+                return handler._replace(**{kind: functools.partial(guarded, method, behaviour)})
+        return handler
+
+    async def _check(self, method: str, context: Any) -> None:
+        caller = peer_id(context)
+        if not self._authorization.allows(method, caller):
+            who = caller or "a caller without a certificate"
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{who} may not call {method}")
+
+    async def _unary(self, method: str, behaviour: Any, request: Any, context: Any) -> Any:
+        await self._check(method, context)
+        return await behaviour(request, context)
+
+    async def _stream(self, method: str, behaviour: Any, request: Any, context: Any) -> Any:
+        await self._check(method, context)
+        async for response in behaviour(request, context):
+            yield response

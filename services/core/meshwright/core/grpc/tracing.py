@@ -1,0 +1,109 @@
+"""Trace context over grpcio: W3C `traceparent` in the metadata, and a span for each unary call.
+
+Names and attributes follow OpenTelemetry's semantic conventions for RPC. One decision to know: a call gets a span only
+in a trace that somebody records, so a call outside of one costs a look at the context; streams carry the context only.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry import context as contexts
+from opentelemetry import trace
+from opentelemetry.propagate import extract, inject
+from opentelemetry.trace import SpanKind, StatusCode
+
+import grpc
+
+_SILENT = ("/grpc.health.", "/opentelemetry.")  # telling of telling would never end
+
+
+def _tracer() -> trace.Tracer:
+    return trace.get_tracer("meshwright.core.grpc")
+
+
+def _semantics(method: str) -> dict[str, str]:
+    service, _, name = method.strip("/").rpartition("/")
+    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+
+
+def _is_recorded(context: contexts.Context | None = None) -> bool:
+    return trace.get_current_span(context).get_span_context().trace_flags.sampled
+
+
+def _with_context(details: Any) -> Any:
+    carrier: dict[str, str] = {}
+    inject(carrier)
+    if not carrier:
+        return details
+    metadata = grpc.aio.Metadata(*(details.metadata or ()))
+    for key, value in carrier.items():
+        metadata.add(key, value)
+    return grpc.aio.ClientCallDetails(
+        details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
+    )
+
+
+class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        method = details.method.decode() if isinstance(details.method, bytes) else details.method
+        if not _is_recorded() or method.startswith(_SILENT):
+            return await continuation(_with_context(details), request)
+        span = _tracer().start_span(method.strip("/"), kind=SpanKind.CLIENT, attributes=_semantics(method))
+        with trace.use_span(span, end_on_exit=False):
+            call = await continuation(_with_context(details), request)
+        call.add_done_callback(functools.partial(_end, span))
+        return call
+
+
+def _end(span: trace.Span, call: Any) -> None:
+    if call.cancelled():
+        span.set_status(StatusCode.ERROR, "cancelled")
+    span.end()
+
+
+class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return await continuation(_with_context(details), request)
+
+
+class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return await continuation(_with_context(details), requests)
+
+
+class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
+    async def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return await continuation(_with_context(details), requests)
+
+
+def client_interceptors() -> list[Any]:
+    """Return what a channel needs to pass the current trace on."""
+    return [_UnaryUnary(), _UnaryStream(), _StreamUnary(), _StreamStream()]
+
+
+class _Server(grpc.aio.ServerInterceptor):
+    async def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
+        handler = await continuation(details)
+        if handler is None or handler.unary_unary is None or details.method.startswith(_SILENT):
+            return handler
+        carrier = {key: value for key, value in details.invocation_metadata if isinstance(value, str)}
+        remote = extract(carrier)
+        if not _is_recorded(remote):
+            return handler
+        behaviour = functools.partial(_traced, handler.unary_unary, details.method, remote)
+        return handler._replace(unary_unary=behaviour)
+
+
+async def _traced(behaviour: Any, method: str, remote: contexts.Context, request: Any, context: Any) -> Any:
+    with _tracer().start_as_current_span(
+        method.strip("/"), context=remote, kind=SpanKind.SERVER, attributes=_semantics(method)
+    ):
+        return await behaviour(request, context)
+
+
+def server_interceptors() -> list[Any]:
+    """Return what a server needs to continue its callers' traces."""
+    return [_Server()]
