@@ -1,0 +1,1 @@
+"""Kinds of Istio's networking API that the mesh takes."""

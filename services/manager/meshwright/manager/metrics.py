@@ -1,0 +1,17 @@
+"""The manager's own metrics, all in one place; the README has them as a table."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+PROXIES = Gauge("meshwright_manager_proxies", "Proxies connected to this replica.")
+REVISION = Gauge("meshwright_manager_revision", "Revision of the configuration that this replica distributes.")
+BUILD_SECONDS = Gauge("meshwright_manager_build_seconds", "Time that the last change took to become resources.")
+RESPONSES = Counter("meshwright_manager_responses", "Discovery responses sent.")
+RESPONSE_BYTES = Counter("meshwright_manager_response_bytes", "Bytes of the discovery responses sent.")
+REFUSALS = Counter(
+    "meshwright_manager_refusals", "Discovery responses that proxies refused, by resource type.", ["type"]
+)
+DENIED = Counter("meshwright_manager_denied", "Streams refused because identity and node id don't fit.")
+COMMITS = Counter("meshwright_manager_commits", "Revisions committed by this replica.")
+REJECTED = Counter("meshwright_manager_rejected", "Requests with at least one fault, of which nothing was applied.")

@@ -1,0 +1,25 @@
+"""What is wrong with an object, or probably not meant: the same shape for refusals and for warnings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshwright.core.config import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One sentence about one field; `index` is the object's place in the request, -1 when it isn't in it."""
+
+    key: Key
+    field: str
+    message: str
+    index: int = -1
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a validation found. Not empty `violations`: nothing may be committed."""
+
+    violations: list[Fault] = field(default_factory=list)
+    warnings: list[Fault] = field(default_factory=list)

@@ -1,0 +1,126 @@
+"""Faults that show only between objects: names that don't exist, and two objects that claim the same thing.
+
+What refers to something that may still come (a backend, as SMI says) is a warning that states the consequence; what
+could only ever be wrong is a violation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from meshwright.core.config import Key
+from meshwright.core.identity import SYSTEM_NAMESPACE
+from meshwright.manager.model import kinds
+from meshwright.manager.model.document import DEFAULT_NAMESPACE
+from meshwright.manager.model.fault import Fault, Findings
+from meshwright.manager.model.mesh import Area, Mesh, Protocol, Split
+from meshwright.manager.model.parse import Parsed
+
+PERMANENT = (DEFAULT_NAMESPACE, SYSTEM_NAMESPACE)
+"""Namespaces that exist without being applied, and can't be deleted."""
+
+
+def namespaces(objects: Iterable[Key]) -> set[str]:
+    """Return the namespaces that exist."""
+    return {*PERMANENT, *(key.name for key in objects if key.kind == kinds.NAMESPACE.name and key.api_version == "v1")}
+
+
+def review(mesh: Mesh, changed: Mapping[Key, Parsed], existing: Collection[str]) -> Findings:
+    """Judge a mesh as it would be after a change, looking only at what the change touches."""
+    findings = Findings()
+    for key in changed:
+        if key.namespace and key.namespace not in existing:
+            findings.violations.append(
+                Fault(
+                    key,
+                    "metadata.namespace",
+                    f"namespace {key.namespace} doesn't exist: apply a Namespace {key.namespace} first or in the same "
+                    f"request (there are {', '.join(sorted(existing)[:10])})",
+                )
+            )
+    for namespace in sorted({key.namespace for key in changed if key.namespace}):
+        area = mesh.areas.get(namespace)
+        if area is not None:
+            findings.violations += _claims(area, changed)
+            findings.warnings += _consequences(area, changed)
+    return findings
+
+
+def _claims(area: Area, changed: Collection[Key]) -> Iterator[Fault]:
+    for service, names in area.splits_of.items():
+        if len(names) > 1:
+            keys = [_key(kinds.TRAFFIC_SPLIT, area, name) for name in names]
+            for key in _blamed(keys, changed):
+                others = ", ".join(name for name in names if name != key.name)
+                yield Fault(
+                    key,
+                    "spec.service",
+                    f"service {service} is already split by {others}: change that one, or delete it first",
+                )
+    told: set[tuple[str, ...]] = set()
+    for workload, names in area.sidecars_of.items():
+        if len(names) > 1 and names not in told:
+            told.add(names)
+            keys = [_key(kinds.SIDECAR, area, name) for name in names]
+            for key in _blamed([*keys, _key(kinds.WORKLOAD_ENTRY, area, workload)], changed):
+                yield Fault(
+                    key,
+                    "spec.workloadSelector" if key.kind == kinds.SIDECAR.name else "spec.labels",
+                    f"workload {workload} would be selected by the sidecars {', '.join(names)}: one workload has one",
+                )
+
+
+def _blamed(keys: list[Key], changed: Collection[Key]) -> list[Key]:
+    """The objects of this change; none of them means that the fault was there before, which blames nobody now."""
+    return [key for key in keys if key in changed][:1]
+
+
+def _consequences(area: Area, changed: Mapping[Key, Parsed]) -> Iterator[Fault]:
+    for split in area.splits.values():
+        key = _key(kinds.TRAFFIC_SPLIT, area, split.name)
+        if key in changed:
+            yield from _split(area, split, key)
+    for service in area.services.values():
+        key = _key(kinds.SERVICE, area, service.name)
+        if key not in changed:
+            continue
+        if not service.selector:
+            yield Fault(key, "spec.selector", "selects no workload, so that every request fails: name labels")
+        for number, port in enumerate(service.ports):
+            if port.protocol is Protocol.OTHER:
+                yield Fault(
+                    key,
+                    f"spec.ports[{number}]",
+                    f"port {port.number} isn't HTTP by its name {port.name!r} or appProtocol, and sidecars route only "
+                    "HTTP: name it http, http2 or grpc (a suffix such as http-admin is fine)",
+                )
+    for workload in area.workloads.values():
+        key = _key(kinds.WORKLOAD_ENTRY, area, workload.name)
+        if key in changed and not area.sidecars_of[workload.name]:
+            yield Fault(key, "", "no Sidecar selects this workload, so that its proxy serves nothing until one does")
+
+
+def _split(area: Area, split: Split, key: Key) -> Iterator[Fault]:
+    root = area.services.get(split.service)
+    if root is None:
+        message = f"service {split.service} doesn't exist: the split has no effect until it does"
+        yield Fault(key, "spec.service", message)
+    total = sum(weight for _, weight in split.backends)
+    for number, (name, weight) in enumerate(split.backends):
+        field = f"spec.backends[{number}].service"
+        share = f"{100 * weight / total:.3g} % of the requests"
+        backend = area.services.get(name)
+        if backend is None:
+            consequence = f"{share} fail until it does" if weight else "with weight 0 nothing is sent there"
+            yield Fault(key, field, f"service {name} doesn't exist: {consequence}")
+        elif root is not None:
+            missing = [port.number for port in root.ports if port.number not in {p.number for p in backend.ports}]
+            if missing:
+                ports = ", ".join(map(str, missing))
+                yield Fault(
+                    key, field, f"service {name} has no port {ports} of {root.name}: it gets none of its requests"
+                )
+
+
+def _key(kind: kinds.Kind, area: Area, name: str) -> Key:
+    return Key(kind.api_version, kind.name, area.namespace, name)

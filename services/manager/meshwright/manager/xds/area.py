@@ -1,0 +1,126 @@
+"""What one namespace gives to every proxy that sees it: clusters, endpoints and virtual hosts of its services.
+
+Each piece is translated and serialised once, and again only when what it is made from changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from meshwright.manager.model.mesh import Area, Port, Protocol, Service
+from meshwright.manager.xds import cluster, endpoint, names, route, wire
+
+T = TypeVar("T")
+M = TypeVar("M")
+_Made = dict[Hashable, tuple[object, T]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AreaResources:
+    """Resources by service name (clusters, virtual hosts) and by cluster name (endpoints)."""
+
+    clusters: Mapping[str, Mapping[str, wire.Resource]]
+    endpoints: Mapping[str, wire.Resource]
+    local_hosts: Mapping[str, tuple[bytes, ...]]  # as its own namespace sees them, with short names
+    foreign_hosts: Mapping[str, tuple[bytes, ...]]
+    made: _Made[wire.Resource] = field(repr=False)
+    hosts_made: _Made[tuple[bytes, bytes]] = field(repr=False)
+
+
+EMPTY = AreaResources({}, {}, {}, {}, {}, {})
+
+
+def translate(area: Area, previous: AreaResources, parameters: names.Parameters) -> AreaResources:
+    """Translate a namespace, keeping every resource of `previous` that would come out the same."""
+    clusters: dict[str, dict[str, wire.Resource]] = {}
+    endpoints: dict[str, wire.Resource] = {}
+    local: dict[str, tuple[bytes, ...]] = {}
+    foreign: dict[str, tuple[bytes, ...]] = {}
+    made: _Made[wire.Resource] = {}
+    hosts_made: _Made[tuple[bytes, bytes]] = {}
+    for service in area.services.values():
+        accounts = area.accounts[service.name]
+        of_service = clusters[service.name] = {}
+        hosts: list[tuple[bytes, bytes]] = []
+        for port in _http_ports(service):
+            name = names.outbound(service, port)
+            addresses = area.endpoints[service.name, port.number]
+            of_service[name] = _keep(
+                previous.made,
+                made,
+                ("cluster", name),
+                accounts,
+                partial(_cluster, service, port, accounts, parameters),
+            )
+            endpoints[name] = _keep(
+                previous.made,
+                made,
+                ("endpoint", name),
+                addresses,
+                partial(_endpoints, name, addresses),
+            )
+            hosts.append(
+                _keep(
+                    previous.hosts_made,
+                    hosts_made,
+                    name,
+                    _behind(area, service),
+                    partial(_hosts, area, service, port),
+                )
+            )
+        local[service.name] = tuple(with_short for with_short, _ in hosts)
+        foreign[service.name] = tuple(without for _, without in hosts)
+    return AreaResources(
+        _same(previous.clusters, clusters),
+        endpoints,
+        _same(previous.local_hosts, local),
+        _same(previous.foreign_hosts, foreign),
+        made,
+        hosts_made,
+    )
+
+
+def _same(old: M, new: M) -> M:
+    """Return the old object for an equal new one: then it shows by identity that nothing here changed."""
+    return old if old == new else new
+
+
+def _cluster(service: Service, port: Port, accounts: tuple[str, ...], parameters: names.Parameters) -> wire.Resource:
+    return wire.resource(names.outbound(service, port), cluster.outbound(service, port, accounts, parameters))
+
+
+def _endpoints(name: str, addresses: tuple[tuple[str, int], ...]) -> wire.Resource:
+    return wire.resource(name, endpoint.load_assignment(name, addresses))
+
+
+def _hosts(area: Area, service: Service, port: Port) -> tuple[bytes, bytes]:
+    local = route.outbound(area, service, port, short=True)
+    foreign = route.outbound(area, service, port, short=False)
+    return local.SerializeToString(deterministic=True), foreign.SerializeToString(deterministic=True)
+
+
+def _http_ports(service: Service) -> Iterator[Port]:
+    return (port for port in service.ports if port.protocol is not Protocol.OTHER)
+
+
+def _behind(area: Area, service: Service) -> object:
+    """All that a service's routes are made from."""
+    splits = area.splits_of.get(service.name)
+    if not splits:
+        return service.ports
+    backends = area.splits[splits[0]].backends
+    return service.ports, [(name, weight, _ports(area.services.get(name))) for name, weight in backends]
+
+
+def _ports(service: Service | None) -> tuple[Port, ...] | None:
+    return service.ports if service else None
+
+
+def _keep(old: _Made[T], new: _Made[T], key: Hashable, made_from: object, make: Callable[[], T]) -> T:
+    before = old.get(key)
+    entry = before if before is not None and before[0] == made_from else (made_from, make())
+    new[key] = entry
+    return entry[1]

@@ -1,0 +1,114 @@
+"""Clusters: one for each port of each service that a workload may call, and one for the application behind each port.
+
+Between proxies requests always travel as HTTP/2 over mutual TLS, whatever the applications speak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.wrappers_pb2 import UInt32Value
+
+from meshwright.api.envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
+from meshwright.api.envoy.config.cluster.v3.cluster_pb2 import Cluster
+from meshwright.api.envoy.config.cluster.v3.outlier_detection_pb2 import OutlierDetection
+from meshwright.api.envoy.config.core.v3.config_source_pb2 import AggregatedConfigSource, ApiVersion, ConfigSource
+from meshwright.api.envoy.config.core.v3.protocol_pb2 import (
+    Http1ProtocolOptions,
+    Http2ProtocolOptions,
+    KeepaliveSettings,
+)
+from meshwright.api.envoy.config.endpoint.v3.endpoint_components_pb2 import Endpoint, LbEndpoint, LocalityLbEndpoints
+from meshwright.api.envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from meshwright.api.envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
+from meshwright.api.envoy.type.v3.percent_pb2 import Percent
+from meshwright.manager.model.mesh import Ingress, Port, Protocol, Service
+from meshwright.manager.xds import names, tls, wire
+
+_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_MAX_REQUESTS = 4096  # in flight to one cluster; more are refused at once, so that a slow service can't fill the proxy
+
+
+def outbound(service: Service, port: Port, accounts: Iterable[str], parameters: names.Parameters) -> Cluster:
+    """Reach a service's port: endpoints by EDS, and only the identities of its workloads are accepted."""
+    name = names.outbound(service, port)
+    # Nobody has the ID that ends in "/sa/": a service without workloads accepts no certificate, instead of any.
+    accepted = [parameters.spiffe_id(service.namespace, account) for account in accounts]
+    cluster = Cluster(
+        name=name,
+        alt_stat_name=f"{service.host}:{port.number}",
+        type=Cluster.EDS,
+        eds_cluster_config=Cluster.EdsClusterConfig(
+            service_name=name,
+            eds_config=ConfigSource(ads=AggregatedConfigSource(), resource_api_version=ApiVersion.V3),
+        ),
+        connect_timeout=Duration(seconds=2),
+        lb_policy=Cluster.LEAST_REQUEST,
+        transport_socket=tls.client(accepted or [f"spiffe://{parameters.trust_domain}/ns/{service.namespace}/sa/"]),
+        circuit_breakers=_limits(),
+        outlier_detection=_leave_dead_endpoints(),
+    )
+    cluster.typed_extension_protocol_options[_HTTP].CopyFrom(wire.pack(_http2(keepalive=True)))
+    return cluster
+
+
+def inbound(ingress: Ingress) -> Cluster:
+    """Reach the application behind its own proxy, on its Unix socket."""
+    name = names.inbound(ingress.number)
+    endpoint = LbEndpoint(endpoint=Endpoint(address=tls.socket_address(ingress.socket)))
+    cluster = Cluster(
+        name=name,
+        type=Cluster.STATIC,
+        load_assignment=ClusterLoadAssignment(
+            cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])]
+        ),
+        connect_timeout=Duration(seconds=1),
+        circuit_breakers=_limits(),
+    )
+    options = _http1() if ingress.protocol is Protocol.HTTP1 else _http2(keepalive=False)
+    cluster.typed_extension_protocol_options[_HTTP].CopyFrom(wire.pack(options))
+    return cluster
+
+
+def _http1() -> HttpProtocolOptions:
+    explicit = HttpProtocolOptions.ExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
+    return HttpProtocolOptions(explicit_http_config=explicit)
+
+
+def _http2(*, keepalive: bool) -> HttpProtocolOptions:
+    options = Http2ProtocolOptions()
+    if keepalive:  # finds a peer whose machine vanished without closing its connections
+        options.connection_keepalive.CopyFrom(
+            KeepaliveSettings(interval=Duration(seconds=30), timeout=Duration(seconds=5))
+        )
+    explicit = HttpProtocolOptions.ExplicitHttpConfig(http2_protocol_options=options)
+    return HttpProtocolOptions(explicit_http_config=explicit)
+
+
+def _limits() -> CircuitBreakers:
+    threshold = CircuitBreakers.Thresholds(
+        max_connections=UInt32Value(value=_MAX_REQUESTS),
+        max_pending_requests=UInt32Value(value=_MAX_REQUESTS),
+        max_requests=UInt32Value(value=_MAX_REQUESTS),
+        # When an endpoint goes away, all that was in flight to it is tried elsewhere at once.
+        retry_budget=CircuitBreakers.Thresholds.RetryBudget(
+            budget_percent=Percent(value=100), min_retry_concurrency=UInt32Value(value=64)
+        ),
+    )
+    return CircuitBreakers(thresholds=[threshold])
+
+
+def _leave_dead_endpoints() -> OutlierDetection:
+    """Leave out endpoints that can't be connected to, for seconds; answers of status 5xx are the application's."""
+    return OutlierDetection(
+        interval=Duration(seconds=1),
+        base_ejection_time=Duration(seconds=2),
+        max_ejection_percent=UInt32Value(value=50),
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure=UInt32Value(value=3),
+        enforcing_consecutive_5xx=UInt32Value(value=0),
+        enforcing_consecutive_gateway_failure=UInt32Value(value=0),
+        enforcing_success_rate=UInt32Value(value=0),
+        enforcing_local_origin_success_rate=UInt32Value(value=0),
+    )

@@ -1,0 +1,64 @@
+"""Listeners: the port on which the mesh reaches a workload, and the Unix socket on which that reaches the mesh."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.wrappers_pb2 import UInt32Value
+
+from meshwright.api.envoy.config.core.v3.address_pb2 import Address, SocketAddress
+from meshwright.api.envoy.config.core.v3.base_pb2 import TrafficDirection
+from meshwright.api.envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
+from meshwright.api.envoy.config.listener.v3.listener_pb2 import Listener
+from meshwright.api.envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+)
+from meshwright.manager.model.mesh import Egress, Ingress, Workload
+from meshwright.manager.xds import filters, names, retry, tls, wire
+
+_BUFFER_BYTES = 1 << 20
+_OWNER_ONLY = 0o600  # whoever may write to the socket speaks with the workload's identity
+
+
+def inbound(
+    workload: Workload, ingress: Ingress, routes: str, parameters: names.Parameters, *, allow_on_outage: bool
+) -> Listener:
+    """Serve a workload's port to the mesh: mutual TLS, policy, report, and the application behind."""
+    manager = filters.connection_manager(
+        f"inbound_{ingress.number}", routes, workload.name, parameters.sampling_percent
+    )
+    manager.forward_client_cert_details = HttpConnectionManager.SANITIZE_SET
+    manager.set_current_client_cert_details.uri = True
+    manager.http_filters.extend([filters.policy(allow_on_outage=allow_on_outage), filters.router()])
+    manager.access_log.append(filters.report("inbound"))
+    manager.local_reply_config.CopyFrom(retry.mark_failures())
+    address = SocketAddress(address=ingress.bind or workload.address, port_value=ingress.number)
+    return Listener(
+        name=f"inbound|{ingress.number}",
+        address=Address(socket_address=address),
+        traffic_direction=TrafficDirection.INBOUND,
+        per_connection_buffer_limit_bytes=UInt32Value(value=_BUFFER_BYTES),
+        filter_chains=[
+            FilterChain(
+                filters=[_http(manager)],
+                transport_socket=tls.server(parameters.trust_domain),
+                transport_socket_connect_timeout=Duration(seconds=10),
+            )
+        ],
+    )
+
+
+def outbound(workload: Workload, egress: Egress, routes: str, parameters: names.Parameters) -> Listener:
+    """Serve the mesh to a workload on a Unix socket: plain HTTP inside, mutual TLS from there on."""
+    manager = filters.connection_manager("outbound", routes, workload.name, parameters.sampling_percent)
+    manager.http_filters.append(filters.router())
+    return Listener(
+        name=f"outbound|{egress.socket}",
+        address=tls.socket_address(egress.socket, _OWNER_ONLY),
+        traffic_direction=TrafficDirection.OUTBOUND,
+        per_connection_buffer_limit_bytes=UInt32Value(value=_BUFFER_BYTES),
+        filter_chains=[FilterChain(filters=[_http(manager)])],
+    )
+
+
+def _http(manager: HttpConnectionManager) -> Filter:
+    return Filter(name="envoy.filters.network.http_connection_manager", typed_config=wire.pack(manager))

@@ -1,0 +1,78 @@
+"""What belongs to one proxy alone: its listeners, the clusters of its application, and its inbound routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from meshwright.manager.model.mesh import Area, Service, Sidecar, Workload
+from meshwright.manager.xds import cluster, listener, names, route, wire
+
+Hosts = tuple[str, ...]
+"""Patterns NAMESPACE/HOST of what an application may see."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySource:
+    """All that a proxy's own resources are made from."""
+
+    workload: Workload
+    sidecar: Sidecar | None
+    services: tuple[Service, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProxyResources:
+    """A proxy's own resources, and the outbound route configurations that it shares, by name."""
+
+    source: ProxySource
+    listeners: Mapping[str, wire.Resource]
+    clusters: Mapping[str, wire.Resource]
+    routes: Mapping[str, wire.Resource]
+    outbound: Mapping[str, Hosts]
+    route_names: frozenset[str]  # that the listeners name
+
+
+def source(area: Area, name: str) -> ProxySource | None:
+    """Collect what a workload's proxy serves; None when there is no such workload."""
+    workload = area.workloads.get(name)
+    if workload is None:
+        return None
+    sidecars = area.sidecars_of[name]
+    services = tuple(area.services[service] for service in area.services_of.get(name, ()))
+    return ProxySource(workload, area.sidecars[sidecars[0]] if sidecars else None, services)
+
+
+def translate(area: Area, origin: ProxySource, parameters: names.Parameters) -> ProxyResources:
+    """Translate one proxy's own part."""
+    workload, sidecar = origin.workload, origin.sidecar
+    # With several services behind one port the strictest decides: a filter has one answer to an outage.
+    allow = bool(origin.services) and all(service.allow_on_outage for service in origin.services)
+    listeners: list[wire.Resource] = []
+    clusters: list[wire.Resource] = []
+    routes: list[wire.Resource] = []
+    outbound: dict[str, Hosts] = {}
+    for ingress in sidecar.ingress if sidecar else ():
+        name = f"inbound|{ingress.number}|{workload.name}.{workload.namespace}"
+        inbound = listener.inbound(workload, ingress, name, parameters, allow_on_outage=allow)
+        listeners.append(wire.resource(inbound.name, inbound))
+        clusters.append(wire.resource(names.inbound(ingress.number), cluster.inbound(ingress)))
+        routes.append(wire.resource(name, route.inbound_configuration(name, area, workload, ingress)))
+    for egress in sidecar.egress if sidecar else ():
+        name = f"outbound|{workload.namespace}|{','.join(egress.hosts)}"
+        outbound[name] = egress.hosts
+        to_mesh = listener.outbound(workload, egress, name, parameters)
+        listeners.append(wire.resource(to_mesh.name, to_mesh))
+    inbound_routes = _by_name(routes)
+    return ProxyResources(
+        origin,
+        _by_name(listeners),
+        _by_name(clusters),
+        inbound_routes,
+        outbound,
+        frozenset(inbound_routes) | frozenset(outbound),
+    )
+
+
+def _by_name(resources: list[wire.Resource]) -> dict[str, wire.Resource]:
+    return {resource.name: resource for resource in resources}

@@ -1,0 +1,193 @@
+"""All resources of one revision, made when a proxy needs them and carried over from the revision before.
+
+One decision to know: a snapshot is shared by all proxies and never changes, and what is equal in two revisions is
+usually the same object. What a push must send is found by comparing them, so it costs what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from meshwright.manager.model import mesh as meshes
+from meshwright.manager.xds import area as areas
+from meshwright.manager.xds import names, proxy, route, wire
+
+_REMEMBERED = 64  # revisions whose changed endpoints are known; a proxy further behind compares everything
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClusterSet:
+    """The outbound clusters of proxies that see the same services; `body` is all of them, serialised."""
+
+    by_name: Mapping[str, wire.Resource]
+    body: bytes
+
+
+class Snapshot:
+    """One revision's resources."""
+
+    def __init__(self, mesh: meshes.Mesh, parameters: names.Parameters, previous: Snapshot | None = None) -> None:
+        self.revision = mesh.revision
+        self.serial: int = previous.serial + 1 if previous else 1
+        self._mesh, self._parameters = mesh, parameters
+        old_areas = previous._areas if previous else {}
+        old_mesh = previous._mesh.areas if previous else {}
+        self._areas: dict[str, areas.AreaResources] = {
+            namespace: old_areas[namespace]
+            if old_mesh.get(namespace) is area
+            else areas.translate(area, old_areas.get(namespace, areas.EMPTY), parameters)
+            for namespace, area in mesh.areas.items()
+        }
+        changed = frozenset(_changed_endpoints(old_areas, self._areas))
+        self._recent: tuple[tuple[int, frozenset[str]], ...] = (
+            *(previous._recent if previous else ()),
+            (self.serial, changed),
+        )[-_REMEMBERED:]
+        self._since: dict[int, frozenset[str] | None] = {}
+        self._proxies: dict[tuple[str, str], proxy.ProxyResources] = {}
+        self._proxies_checked: set[tuple[str, str]] = set()
+        self._routes: dict[tuple[str, proxy.Hosts], wire.Resource] = {}
+        self._clusters: dict[tuple[str, frozenset[proxy.Hosts]], ClusterSet] = {}
+        if previous:
+            self._carry_over(previous)
+
+    def _carry_over(self, previous: Snapshot) -> None:
+        """Take what is made from nothing that changed."""
+        self._proxies = {key: own for key, own in previous._proxies.items() if self._has(*key)}
+        same = {name for name, area in self._mesh.areas.items() if previous._mesh.areas.get(name) is area}
+        self._proxies_checked = {key for key in previous._proxies_checked if key[0] in same}
+        if self._unchanged(previous, lambda area: (area.local_hosts, area.foreign_hosts)):
+            self._routes = previous._routes
+        if self._unchanged(previous, lambda area: (area.clusters,)):
+            self._clusters = previous._clusters
+
+    def _unchanged(self, previous: Snapshot, parts: Callable[[areas.AreaResources], tuple[object, ...]]) -> bool:
+        return self._areas.keys() == previous._areas.keys() and all(
+            one is other
+            for name, area in self._areas.items()
+            for one, other in zip(parts(area), parts(previous._areas[name]), strict=True)
+        )
+
+    def service_account(self, namespace: str, workload: str) -> str | None:
+        """Return the service account of a workload, or None when there is no such workload."""
+        return (
+            self._mesh.areas[namespace].workloads[workload].service_account if self._has(namespace, workload) else None
+        )
+
+    def view(self, namespace: str, workload: str) -> View | None:
+        """Return what one proxy is to have, or None when there is no such workload."""
+        own = self._own(namespace, workload)
+        if own is None:
+            return None
+        return View(self, own, self._cluster_set(namespace, frozenset(own.outbound.values())))
+
+    def endpoint(self, cluster: str) -> wire.Resource | None:
+        """Return the endpoints of a cluster."""
+        host = cluster.rpartition("|")[2].split(".")
+        area = self._areas.get(host[1]) if len(host) > 1 else None
+        return area.endpoints.get(cluster) if area else None
+
+    def endpoints_changed_since(self, serial: int) -> frozenset[str] | None:
+        """Return the clusters whose endpoints changed after snapshot `serial`; None when that is too long ago."""
+        if serial not in self._since:
+            later = [names for number, names in self._recent if number > serial]
+            known = len(later) == self.serial - serial
+            self._since[serial] = frozenset().union(*later) if known else None
+        return self._since[serial]
+
+    def outbound_routes(self, name: str, namespace: str, hosts: proxy.Hosts) -> wire.Resource:
+        """Return the route configuration of what a namespace's workloads see through `hosts`."""
+        key = (namespace, hosts)
+        if key not in self._routes:
+            virtual_hosts = [
+                host
+                for other, service in self._visible(namespace, (hosts,))
+                for host in (
+                    self._areas[other].local_hosts if other == namespace else self._areas[other].foreign_hosts
+                )[service]
+            ]
+            self._routes[key] = route.outbound_configuration(name, virtual_hosts)
+        return self._routes[key]
+
+    def _has(self, namespace: str, workload: str) -> bool:
+        area = self._mesh.areas.get(namespace)
+        return area is not None and workload in area.workloads
+
+    def _own(self, namespace: str, workload: str) -> proxy.ProxyResources | None:
+        key = (namespace, workload)
+        if key not in self._proxies_checked:
+            area = self._mesh.areas.get(namespace)
+            source = proxy.source(area, workload) if area else None
+            if area is None or source is None:
+                return None
+            old = self._proxies.get(key)
+            if old is None or old.source != source:
+                self._proxies[key] = proxy.translate(area, source, self._parameters)
+            self._proxies_checked.add(key)
+        return self._proxies[key]
+
+    def _cluster_set(self, namespace: str, hosts: frozenset[proxy.Hosts]) -> ClusterSet:
+        key = (namespace, hosts)
+        if key not in self._clusters:
+            by_name: dict[str, wire.Resource] = {}
+            for other, service in self._visible(namespace, tuple(hosts)):
+                by_name |= self._areas[other].clusters[service]
+            self._clusters[key] = ClusterSet(by_name, b"".join(resource.body for resource in by_name.values()))
+        return self._clusters[key]
+
+    def _visible(self, namespace: str, patterns: tuple[proxy.Hosts, ...]) -> Iterator[tuple[str, str]]:
+        """List (namespace, service) of what any of the patterns lets a namespace see, in the order of names."""
+        split = [host.split("/", 1) for hosts in patterns for host in hosts]
+        wanted = [(namespace if where == "." else where, host) for where, host in split]
+        for other in sorted(self._areas):
+            here = {host for where, host in wanted if where in ("*", other)}
+            for service in sorted(self._areas[other].clusters):
+                if "*" in here or f"{service}.{other}.{meshes.DOMAIN}" in here:
+                    yield other, service
+
+
+class View:
+    """What one proxy is to have: its own resources and the shared ones that it sees."""
+
+    __slots__ = ("_snapshot", "own", "revision", "route_names", "serial", "shared")
+
+    def __init__(self, snapshot: Snapshot, own: proxy.ProxyResources, shared: ClusterSet) -> None:
+        self._snapshot, self.own, self.shared = snapshot, own, shared
+        self.revision = snapshot.revision  # the configuration's
+        self.serial = snapshot.serial  # the snapshot's number in this process
+        self.route_names = own.route_names
+
+    @property
+    def own_clusters(self) -> Mapping[str, wire.Resource]:
+        """Clusters of the application behind the proxy."""
+        return self.own.clusters
+
+    @property
+    def listeners(self) -> Mapping[str, wire.Resource]:
+        """The proxy's listeners."""
+        return self.own.listeners
+
+    def route(self, name: str) -> wire.Resource | None:
+        """Return a route configuration of this proxy."""
+        hosts = self.own.outbound.get(name)
+        if hosts is None:
+            return self.own.routes.get(name)
+        return self._snapshot.outbound_routes(name, self.own.source.workload.namespace, hosts)
+
+    def endpoint(self, cluster: str) -> wire.Resource | None:
+        """Return the endpoints of a cluster that this proxy sees."""
+        return self._snapshot.endpoint(cluster) if cluster in self.shared.by_name else None
+
+    def endpoints_changed_since(self, serial: int) -> frozenset[str] | None:
+        """Return the clusters whose endpoints changed after snapshot `serial`; None when that is too long ago."""
+        return self._snapshot.endpoints_changed_since(serial)
+
+
+def _changed_endpoints(old: Mapping[str, areas.AreaResources], new: Mapping[str, areas.AreaResources]) -> Iterator[str]:
+    for namespace, area in new.items():
+        before = old.get(namespace, areas.EMPTY)
+        if before is not area:
+            for name, resource in area.endpoints.items():
+                if before.endpoints.get(name) is not resource:
+                    yield name

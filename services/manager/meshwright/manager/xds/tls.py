@@ -1,0 +1,82 @@
+"""Mutual TLS of proxies: certificates and authorities by SDS from the node's agent, peers by exact SPIFFE ID.
+
+One decision to know: resources hold the names of secrets only. Keys are made on the node and reach the proxy from its
+agent, so the manager never sees one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshwright.api.envoy.config.core.v3.address_pb2 import Address, Pipe
+from meshwright.api.envoy.config.core.v3.base_pb2 import TransportSocket
+from meshwright.api.envoy.config.core.v3.config_source_pb2 import ApiConfigSource, ApiVersion, ConfigSource
+from meshwright.api.envoy.config.core.v3.grpc_service_pb2 import GrpcService
+from meshwright.api.envoy.extensions.transport_sockets.tls.v3.common_pb2 import (
+    CertificateValidationContext,
+    SubjectAltNameMatcher,
+    TlsParameters,
+)
+from meshwright.api.envoy.extensions.transport_sockets.tls.v3.secret_pb2 import SdsSecretConfig
+from meshwright.api.envoy.extensions.transport_sockets.tls.v3.tls_pb2 import (
+    CommonTlsContext,
+    DownstreamTlsContext,
+    UpstreamTlsContext,
+)
+from meshwright.api.envoy.type.matcher.v3.string_pb2 import StringMatcher
+from meshwright.manager.xds import names, wire
+
+_URI = SubjectAltNameMatcher.SanType.URI
+
+
+def server(trust_domain: str) -> TransportSocket:
+    """Serve mutual TLS to any identity of the trust domain; what it may do is policy's to say."""
+    context = DownstreamTlsContext(
+        common_tls_context=_common(StringMatcher(prefix=f"spiffe://{trust_domain}/"), alpn=("h2", "http/1.1"))
+    )
+    context.require_client_certificate.value = True
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=wire.pack(context))
+
+
+def client(spiffe_ids: Iterable[str]) -> TransportSocket:
+    """Dial mutual TLS and accept exactly these identities, over HTTP/2."""
+    matchers = [StringMatcher(exact=spiffe_id) for spiffe_id in spiffe_ids]
+    context = UpstreamTlsContext(common_tls_context=_common(*matchers, alpn=("h2",)))
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=wire.pack(context))
+
+
+def _common(*peers: StringMatcher, alpn: Iterable[str]) -> CommonTlsContext:
+    return CommonTlsContext(
+        tls_params=TlsParameters(
+            tls_minimum_protocol_version=TlsParameters.TLSv1_3, tls_maximum_protocol_version=TlsParameters.TLSv1_3
+        ),
+        tls_certificate_sds_secret_configs=[_secret(names.CERTIFICATE_SECRET)],
+        combined_validation_context=CommonTlsContext.CombinedCertificateValidationContext(
+            default_validation_context=CertificateValidationContext(
+                match_typed_subject_alt_names=[SubjectAltNameMatcher(san_type=_URI, matcher=peer) for peer in peers]
+            ),
+            validation_context_sds_secret_config=_secret(names.ROOTS_SECRET),
+        ),
+        alpn_protocols=alpn,
+    )
+
+
+def _secret(name: str) -> SdsSecretConfig:
+    service = GrpcService(envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=names.AGENT))
+    return SdsSecretConfig(
+        name=name,
+        sds_config=ConfigSource(
+            resource_api_version=ApiVersion.V3,
+            api_config_source=ApiConfigSource(
+                api_type=ApiConfigSource.GRPC,
+                transport_api_version=ApiVersion.V3,
+                set_node_on_first_message_only=True,
+                grpc_services=[service],
+            ),
+        ),
+    )
+
+
+def socket_address(path: str, mode: int = 0) -> Address:
+    """Return the address of a Unix socket; `mode` is set on one that is listened on."""
+    return Address(pipe=Pipe(path=path, mode=mode))
