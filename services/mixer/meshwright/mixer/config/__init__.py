@@ -1,0 +1,1 @@
+"""Mixer's configuration: documents in, one compiled policy out."""

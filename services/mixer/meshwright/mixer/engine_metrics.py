@@ -1,0 +1,40 @@
+"""The engine's counters as Prometheus metrics: read from Rust when somebody asks, never counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+PREFIX = "meshwright_mixer_"
+_CHECKS = {"mixer_checks": "mixer", "authorization_checks": "ext_authz"}
+_LEVELS = {
+    "quota_cells": "Quota cells that this replica keeps.",
+    "records_waiting": "Records in the engine that the pump hasn't taken.",
+}
+_COVERED = frozenset({"rules", *_CHECKS, *_LEVELS})
+
+
+class EngineMetrics(Collector):
+    """Register with prometheus_client's registry; `stats` is the engine's, `dropped` counts lost spans."""
+
+    def __init__(self, stats: Callable[[], Mapping[str, int]], dropped_spans: Callable[[], int]) -> None:
+        self._stats, self._dropped = stats, dropped_spans
+
+    def collect(self) -> Iterator[Metric]:
+        """All of the engine's counters; checks by the API that asked."""
+        stats = self._stats()
+        checks = CounterMetricFamily(f"{PREFIX}checks", "Decisions, by the API that asked.", labels=["api"])
+        for name, api in _CHECKS.items():
+            checks.add_metric([api], stats.get(name, 0))
+        yield checks
+        for name, description in _LEVELS.items():
+            yield GaugeMetricFamily(f"{PREFIX}{name}", description, value=stats.get(name, 0))
+        for name in sorted(set(stats) - _COVERED):
+            yield CounterMetricFamily(f"{PREFIX}{name}", f"The engine's counter {name}.", value=stats[name])
+        yield CounterMetricFamily(f"{PREFIX}spans_dropped", "Spans that found no room.", value=self._dropped())
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing ahead of time: names come with the engine's counters."""
+        return iter(())
