@@ -1,0 +1,1 @@
+"""citadel: the mesh's certificate authority, its registrations, and the node agent that serves workloads."""

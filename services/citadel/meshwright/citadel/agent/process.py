@@ -1,0 +1,124 @@
+"""What the kernel says about a process, read so that the answer can't belong to another process with the same number.
+
+One decision to know: a process is its number *and* its start time. A process file descriptor is held as long as the
+process is served; numbers are only reused after the process is gone, which the descriptor tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from meshwright.core.errors import Forbidden, Unavailable
+
+_PROC = Path("/proc")
+_START_TIME = 22  # field of /proc/<pid>/stat, counted from 1 (proc_pid_stat(5))
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was found out; `executable` is None when it can't be told for sure."""
+
+    pid: int
+    uid: int
+    gid: int
+    started: int  # clock ticks since boot
+    executable: str | None
+
+
+class Process:
+    """One running process, held by a descriptor; a context manager that lets go of it."""
+
+    def __init__(self, pid: int) -> None:
+        if pid <= 0:  # the kernel's answer for a peer outside the agent's process namespace
+            raise Forbidden("the caller's process can't be seen from the agent's process namespace (run them in one)")
+        self.pid = pid
+        try:
+            self._descriptor = os.pidfd_open(pid)
+        except ProcessLookupError as error:
+            raise Forbidden(f"process {pid} has ended") from error
+        except OSError as error:
+            raise Unavailable(f"process {pid} can't be held: {error.strerror}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the process."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def fileno(self) -> int:
+        """Return the descriptor, which becomes readable when the process ends."""
+        return self._descriptor
+
+    def alive(self) -> bool:
+        """Return whether the process still runs."""
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return not poll.poll(0)
+
+    def facts(self, uid: int, gid: int, connected: int) -> Facts:
+        """Read what can be told of the process whose credentials the kernel gave with the connection.
+
+        `connected` is when the connection was accepted, in clock ticks since boot: a process that started later can't
+        have made it, so its number was reused. Raises Forbidden when this isn't the process that connected.
+        """
+        started = start_time(self.pid)
+        executable = _executable(self.pid)
+        # Asked last: all that was read before belongs to the held process only if it hasn't ended meanwhile.
+        if started is None or not self.alive():
+            raise Forbidden(f"process {self.pid} has ended")
+        if started > connected:
+            raise Forbidden(f"process {self.pid} started after the connection was made: the number was reused")
+        return Facts(self.pid, uid, gid, started, executable)
+
+
+def start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot, or None when there is no such process.
+
+    A launcher puts ``<pid>@<start_time(pid)>`` into a `unix:pid` selector.
+    """
+    try:
+        text = (_PROC / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field, a name in brackets, may hold spaces and brackets itself: count from the last bracket.
+    fields = text.rpartition(")")[2].split()
+    return int(fields[_START_TIME - 3])
+
+
+def ticks_ago(seconds: float) -> int:
+    """Return the moment that many seconds ago in clock ticks since boot, the unit of `start_time`, rounded up."""
+    with contextlib.suppress(OSError):
+        uptime = float((_PROC / "uptime").read_text().split()[0])
+        return int((uptime - seconds) * os.sysconf("SC_CLK_TCK")) + 2  # both times were rounded down
+    raise Unavailable("/proc/uptime can't be read (mount /proc)")
+
+
+def _executable(pid: int) -> str | None:
+    """Return the executable's path if, in our own view of the file system, it is the file that runs.
+
+    In a mount namespace of its own (which any user can make) a process may run anything under any path, and a file that
+    was replaced isn't the one that was meant: both differ in device or inode from what we see at that path.
+    """
+    link = _PROC / str(pid) / "exe"
+    try:
+        path = os.readlink(link)
+        running, seen = os.stat(link), os.stat(path)
+    except OSError:
+        return None
+    same = (running.st_dev, running.st_ino) == (seen.st_dev, seen.st_ino)
+    return path if same and stat.S_ISREG(seen.st_mode) else None

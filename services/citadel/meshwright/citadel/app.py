@@ -1,0 +1,99 @@
+"""citadel, built top to bottom: store, CA, registrations, own identity, servers.
+
+One decision to know: the CA is opened before anything listens, and from then on nothing that signs needs the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+
+import structlog
+
+from meshwright.api.citadel.v1 import admin_pb2_grpc, agents_pb2_grpc
+from meshwright.api.istio.v1.auth import ca_pb2_grpc
+from meshwright.citadel import custody, expiry, sockets
+from meshwright.citadel.ca import seal
+from meshwright.citadel.identity import SelfIssuedIdentity
+from meshwright.citadel.issuer import Issuer
+from meshwright.citadel.registrations import configured
+from meshwright.citadel.registrations.registry import Registry
+from meshwright.citadel.rpc.administration import AdministrationServicer
+from meshwright.citadel.rpc.agents import AGENT, AgentsServicer
+from meshwright.citadel.rpc.certificates import CertificatesServicer
+from meshwright.citadel.settings import CitadelSettings
+from meshwright.citadel.tokens import Tokens
+from meshwright.core import clock as clocks
+from meshwright.core import config, identity, logs, store, telemetry
+from meshwright.core import health as healths
+from meshwright.core.admin import Admin
+from meshwright.core.grpc import Authorization, Server
+
+_log = structlog.get_logger(__name__)
+
+
+async def run(settings: CitadelSettings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set."""
+    logs.setup(settings.part, settings.log_level)
+    clock = clocks.SystemClock()
+    health = healths.Health("authority", "registrations", "listener")
+    async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        facts = await stack.enter_async_context(store.connect(settings))
+        seal_key = seal.read_key(settings.seal_key) if settings.seal_key else seal.random_key()
+        authority = await custody.open_or_create(facts, seal_key, settings.trust_domain, clock)
+        issuer = Issuer(authority, settings.trust_domain, settings.lifetimes(), clock)
+        own = identity.FileIdentity(settings.identity) if settings.identity else SelfIssuedIdentity(issuer, clock)
+        await stack.enter_async_context(own)
+        await stack.enter_async_context(telemetry.setup(settings.part, settings, own))
+
+        registry = Registry(facts)
+        tokens = Tokens(facts, clock)
+        background = [
+            tasks.create_task(registry.run(health), name="follow registrations"),
+            tasks.create_task(expiry.watch_authority(authority, health, clock), name="watch the CA's end"),
+        ]
+
+        if settings.config is not None:
+            source = await stack.enter_async_context(config.FolderSource(settings.config, health=health))
+            longest = settings.lifetimes().longest
+            configured.read(source.current().objects.values(), settings.trust_domain, longest)  # a fault ends the start
+            following = configured.follow(source, registry, settings.trust_domain, longest, health)
+            background.append(tasks.create_task(following, name="follow the folder"))
+
+        server = Server(
+            settings.listen, None if settings.insecure_loopback else own, authorize=_rules(settings.trust_domain)
+        )
+        ca_pb2_grpc.add_IstioCertificateServiceServicer_to_server(CertificatesServicer(issuer, registry), server)
+        agents_pb2_grpc.add_AgentsServicer_to_server(AgentsServicer(issuer, registry), server)
+        healths.add_to_server(health, server)
+        address = await server.start()
+        stack.push_async_callback(server.stop)
+        if settings.admin_socket:
+            administration = AdministrationServicer(issuer, tokens, registry)
+            add = functools.partial(admin_pb2_grpc.add_AdminServicer_to_server, administration)
+            await stack.enter_async_context(sockets.serve(settings.admin_socket, sockets.OWNER, add))
+        await stack.enter_async_context(Admin(settings.admin, health, own))
+        health.set("listener", True)
+        _log.info(
+            "citadel_serving",
+            address=address,
+            admin_socket=settings.admin_socket,
+            trust_domain=settings.trust_domain,
+            authority_ends=authority.not_after.isoformat(),
+        )
+        await stop.wait()
+        for task in background:
+            task.cancel()
+
+
+def _rules(trust_domain: str) -> Authorization:
+    everyone = f"spiffe://{trust_domain}/*"
+    return Authorization(
+        [
+            # Anyone with an identity may renew it; the servicer looks whether it is still registered.
+            ("/istio.v1.auth.IstioCertificateService/", [everyone]),
+            ("/meshwright.citadel.v1.Agents/", [f"{identity.part_id(trust_domain, AGENT)}*"]),
+            ("/grpc.health.v1.Health/", [everyone]),
+        ]
+    )

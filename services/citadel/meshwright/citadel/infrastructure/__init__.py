@@ -1,0 +1,1 @@
+"""The infrastructure CA: certificates for etcd, NATS and their clients, which exist before the mesh CA can."""

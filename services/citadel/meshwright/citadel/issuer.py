@@ -1,0 +1,69 @@
+"""Whoever signs goes through here: request checked, profile applied, audit line written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import prometheus_client
+
+from meshwright.citadel import audit
+from meshwright.citadel.ca import request
+from meshwright.citadel.ca.authority import Authority, Issued
+from meshwright.citadel.ca.profile import Profile, part_profile
+from meshwright.citadel.registrations.model import Registration
+from meshwright.core import clock as clocks
+from meshwright.core import errors
+
+ISSUED = prometheus_client.Counter("meshwright_citadel_certificates_issued", "Certificates signed", ["via"])
+REFUSED = prometheus_client.Counter("meshwright_citadel_requests_refused", "Signing requests refused", ["via"])
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long certificates live when nobody says otherwise, and at the longest."""
+
+    part: timedelta
+    workload: timedelta
+    longest: timedelta
+
+
+class Issuer:
+    """One authority with its rules."""
+
+    def __init__(self, authority: Authority, trust_domain: str, lifetimes: Lifetimes, clock: clocks.Clock) -> None:
+        self.authority, self.trust_domain, self.lifetimes = authority, trust_domain, lifetimes
+        self._clock = clock
+
+    def part(self, part: str, node: str = "") -> Profile:
+        """Return the profile of a part of the platform."""
+        lifetimes = self.lifetimes
+        return part_profile(self.trust_domain, part, node=node, ttl=lifetimes.part, max_ttl=lifetimes.longest)
+
+    def workload(self, registration: Registration) -> Profile:
+        """Return the profile of a registered workload."""
+        return registration.profile(self.lifetimes.workload, self.lifetimes.longest)
+
+    def issue(
+        self, csr: bytes | str, profile: Profile, *, caller: str, via: str, asked_seconds: int = 0, **details: str
+    ) -> Issued:
+        """Check a request (PEM text or DER bytes) and sign it; refusals are audited and raised."""
+        try:
+            parsed = request.from_pem(csr) if isinstance(csr, str) else request.from_der(csr)
+            signed = self.authority.issue(parsed, profile, asked_seconds=asked_seconds, now=self._clock.now())
+        except errors.MeshwrightError as error:
+            REFUSED.labels(via).inc()
+            audit.refused(caller, f"certificate for {profile.spiffe_id}", error)
+            raise
+        ISSUED.labels(via).inc()
+        audit.issued(caller, signed, via=via, **details)
+        return signed
+
+    def check(self, csr: bytes, profile: Profile, *, caller: str, asked_seconds: int = 0) -> None:
+        """Raise what `issue` would, without signing."""
+        try:
+            profile.check(request.from_der(csr))
+            profile.lifetime(asked_seconds)
+        except errors.MeshwrightError as error:
+            audit.refused(caller, f"certificate for {profile.spiffe_id}", error)
+            raise

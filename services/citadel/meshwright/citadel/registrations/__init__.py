@@ -1,0 +1,1 @@
+"""Registrations: which processes of which node are which workload."""

@@ -1,0 +1,97 @@
+"""Registrations as a service: written to the store, read from memory, which follows the store.
+
+One decision to know: reads never wait for the store. With etcd away, agents keep their registrations and certificates
+are signed; only making and removing registrations fails, with UNAVAILABLE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+
+import structlog
+
+from meshwright.citadel.errors import RegistrationRefused
+from meshwright.citadel.registrations import model
+from meshwright.citadel.registrations.book import Book, Update
+from meshwright.citadel.registrations.model import Registration
+from meshwright.core import errors, store
+from meshwright.core.health import Health
+from meshwright.core.store import Change, Entry, Store
+
+CONFIGURED = "config."  # begins the ids of registrations that come from a folder
+PREFIX = "/meshwright/citadel/registrations/"
+PART = "registrations"  # in health
+MAX_REGISTRATIONS = 100_000
+MAX_A_NODE = 10_000
+
+_log = structlog.get_logger(__name__)
+
+
+class Registry:
+    """The registrations of one mesh; `run` keeps them as the store has them."""
+
+    def __init__(self, facts: Store) -> None:
+        self._store = facts
+        self._book = Book()
+
+    async def register(self, registration: Registration) -> None:
+        """Make or replace a registration, checked before. Raises Exhausted at the limits."""
+        if registration.id.startswith(CONFIGURED):
+            raise RegistrationRefused(
+                f"{registration.id!r}", field="id", remedy=f"ids that begin with {CONFIGURED} are those of the folder"
+            )
+        if self._book.get(registration.id) is None:
+            if len(self._book) >= MAX_REGISTRATIONS:
+                raise errors.Exhausted(f"{MAX_REGISTRATIONS} registrations exist (remove some)")
+            if self._book.count(registration.node) >= MAX_A_NODE:
+                raise errors.Exhausted(f"node {registration.node!r} has {MAX_A_NODE} registrations (remove some)")
+        revision = await self._store.put(PREFIX + registration.id, model.encode(registration))
+        self._book.put(registration, revision)  # the caller may rely on it; the store's own news comes later
+
+    async def unregister(self, registration_id: str) -> bool:
+        """Remove a registration; return whether there was one. Those of the folder are removed there."""
+        return await self._store.delete(PREFIX + registration_id)
+
+    def get(self, registration_id: str) -> Registration | None:
+        """Return a registration by its id."""
+        return self._book.get(registration_id)
+
+    def of_identity(self, spiffe_id: str) -> Registration | None:
+        """Return a registration of this SPIFFE ID: the first by id when there are several."""
+        return self._book.of_identity(spiffe_id)
+
+    def page(self, after: str, size: int) -> list[Registration]:
+        """Return up to `size` registrations in the order of their ids, beginning after the id `after`."""
+        return self._book.page(after, size)
+
+    def follow(self, node: str) -> AsyncGenerator[Update, None]:
+        """Yield everything of a node, then each change."""
+        return self._book.follow(node)
+
+    def configure(self, registrations: Iterable[Registration]) -> None:
+        """Take the folder's registrations: all of them, in place of those before."""
+        self._book.replace(((known, 0) for known in registrations), lambda key: key.startswith(CONFIGURED))
+
+    async def run(self, health: Health) -> None:
+        """Follow the store until cancelled; `health` hears of its outages."""
+        await store.follow(self._store, PREFIX, self._take_snapshot, self._take_change, health=health, part=PART)
+
+    def _take_snapshot(self, entries: Iterable[Entry], _revision: int) -> None:
+        decoded = ((self._decode(entry.key, entry.value), entry.revision) for entry in entries)
+        stored = ((known, revision) for known, revision in decoded if known is not None)
+        self._book.replace(stored, lambda key: not key.startswith(CONFIGURED))
+
+    def _take_change(self, change: Change) -> None:
+        registration = self._decode(change.key, change.value) if change.value is not None else None
+        if registration is not None:
+            self._book.put(registration, change.revision)
+        else:
+            self._book.remove(change.key.removeprefix(PREFIX))
+
+    def _decode(self, key: str, value: bytes) -> Registration | None:
+        """Return a stored registration; a damaged one is logged and left out, and must not hide the others."""
+        try:
+            return model.decode(value)
+        except RegistrationRefused as error:
+            _log.error("registration_damaged", key=key, error=str(error))
+            return None

@@ -1,0 +1,81 @@
+"""citadel's settings, and those of its `bootstrap` command."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar
+
+import pydantic
+from pydantic import Field
+
+from meshwright.citadel.issuer import Lifetimes
+from meshwright.core.settings import ServiceSettings, is_local
+
+_DAY = 24 * 3600
+
+
+class CitadelSettings(ServiceSettings):
+    """What `meshwright-citadel` is started with."""
+
+    part: ClassVar[str] = "citadel"
+    summary: ClassVar[str] = "Certificate authority: signs SPIFFE identities for the mesh's parts and workloads."
+
+    config: Path | None = Field(
+        None,
+        description="Folder of YAML with WorkloadRegistration documents; reloaded on change. None: there are none.",
+    )
+    listen: str = Field(
+        "127.0.0.1:8060",
+        description="Address of certificate signing and of the agents' API: host:port, mutual TLS. Port 0: a free one.",
+    )
+    admin_socket: str | None = Field(
+        None,
+        description="Unix socket (unix:/path) for one-time tokens, first certificates and registrations; "
+        "only this user and root may call. None: off.",
+    )
+    seal_key: Path | None = Field(
+        None,
+        description="File with the 32 bytes that seal the CA's key in etcd; `bootstrap` makes one. Required with "
+        "--etcd; without etcd a key of this process's own is used.",
+    )
+    part_ttl_seconds: int = Field(
+        _DAY, ge=10, description="Lifetime of certificates of the platform's own parts, in seconds."
+    )
+    workload_ttl_seconds: int = Field(
+        3600,
+        ge=2,
+        description="Lifetime of workloads' certificates whose registration names none, in seconds. Short, because "
+        "removing a registration ends an identity only when its certificate ends.",
+    )
+    max_ttl_seconds: int = Field(
+        _DAY, ge=10, description="Longest lifetime that may be asked for or registered, in seconds; more is an error."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _security(self) -> CitadelSettings:
+        """Replace the common rules: citadel signs its own identity, so none has to be given."""
+        if self.insecure_loopback and not is_local(self.listen):
+            raise ValueError(
+                f"insecure_loopback: {self.listen} can be reached from other machines (listen on 127.0.0.1)"
+            )
+        if self.admin_socket is not None and not self.admin_socket.startswith("unix:"):
+            raise ValueError("admin_socket: must be unix:/path: the kernel tells there who is calling")
+        if self.etcd and not self.etcd_tls:
+            raise ValueError("etcd_tls: needed with --etcd: etcd is only spoken to with mutual TLS")
+        if self.etcd and not self.seal_key:
+            raise ValueError("seal_key: needed with --etcd: a key in this process only couldn't open the CA again")
+        if self.nats and not self.nats_tls:
+            raise ValueError("nats_tls: needed with --nats: NATS is only spoken to with mutual TLS")
+        for name in ("part_ttl_seconds", "workload_ttl_seconds"):
+            if getattr(self, name) > self.max_ttl_seconds:
+                raise ValueError(f"{name}: above max_ttl_seconds ({self.max_ttl_seconds})")
+        return self
+
+    def lifetimes(self) -> Lifetimes:
+        """Return the lifetimes as the issuer takes them."""
+        return Lifetimes(
+            part=timedelta(seconds=self.part_ttl_seconds),
+            workload=timedelta(seconds=self.workload_ttl_seconds),
+            longest=timedelta(seconds=self.max_ttl_seconds),
+        )
