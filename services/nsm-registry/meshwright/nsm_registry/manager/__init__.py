@@ -1,0 +1,1 @@
+"""nsmgr: the network service manager of one node, between its clients, its forwarder and its endpoints."""
