@@ -1,0 +1,1 @@
+"""The `meshwright` command line: one typer application that mounts the services' own commands."""
