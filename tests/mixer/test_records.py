@@ -1,0 +1,208 @@
+"""The record pipeline on a real NATS server: whatever goes down, every record arrives once or is marked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import servers
+from mixers import Mixer
+from otlp_collector import Collector, attribute
+
+from meshwright.api.envoy.data.accesslog.v3 import accesslog_pb2
+from meshwright.api.envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
+from meshwright.api.istio.mixer.v1 import mixer_pb2_grpc
+from meshwright.core.bus import server_config
+from meshwright.core.identity import StaticIdentity
+from meshwright.mixer import check
+from pki import Pki
+
+pytestmark = pytest.mark.timeout(150)  # processes start slowly on a busy machine
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@dataclass
+class Platform:
+    """NATS, a collector and what mixers need to reach both."""
+
+    folder: Path
+    pki: Pki
+    nats: servers.Process
+    nats_tls: Path
+    collector: Collector
+    mixers: list[Mixer] = field(default_factory=list)
+
+    def mixer(self, name: str, *, nats: bool = True) -> Mixer:
+        bus = ("--nats", self.nats.address, "--nats-tls", str(self.nats_tls)) if nats else ()
+        config = self.folder / "config"
+        config.mkdir(exist_ok=True)
+        mixer = Mixer(self.folder / name, self.pki, "--otlp", self.collector.address, *bus, config=config)
+        self.mixers.append(mixer)
+        return mixer
+
+    async def report(self, mixer: Mixer, count: int) -> None:
+        """Report `count` requests, in batches as a sidecar does."""
+        sidecar = self.pki.workload("shop")
+        for start in range(0, count, 50):
+            records = [{"request.path": f"/{start + n}", "response.code": 200} for n in range(min(50, count - start))]
+            await mixer.report(sidecar, *records)
+
+
+@pytest.fixture
+async def platform(tmp_path: Path, pki: Pki) -> AsyncIterator[Platform]:
+    infrastructure = servers.InfrastructurePki()
+    port = servers.free_port()
+    config = tmp_path / "nats.conf"
+    tls = infrastructure.write(tmp_path / "nats-tls", "nats")
+    config.write_text(server_config(listen=f"127.0.0.1:{port}", tls=tls, store=tmp_path / "store"))
+    nats = servers.Process([servers.nats_binary(), "-c", str(config)], port, tmp_path / "nats.log")
+    nats.start()
+    async with Collector(StaticIdentity(pki.part("collector"))) as collector:
+        running = Platform(tmp_path, pki, nats, infrastructure.write(tmp_path / "mixer-tls", "mixer"), collector)
+        yield running
+        for mixer in running.mixers:
+            mixer.kill()
+    nats.kill()
+
+
+async def metric_reaches(mixer: Mixer, name: str, value: float, seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while await mixer.metric(name) < value:
+            await asyncio.sleep(0.05)
+
+
+def paths(collector: Collector) -> Counter[str]:
+    return Counter(attribute(record.attributes, "url.path") for record in collector.logs)
+
+
+async def test_an_access_log_becomes_a_log_record_and_metrics(platform: Platform) -> None:
+    """Envoy's stream in, OTLP out: the request's trace, who called whom, and Istio's standard metrics."""
+    mixer = platform.mixer("mixer")
+    await mixer.start()
+    entry = accesslog_pb2.HTTPAccessLogEntry()
+    entry.common_properties.custom_tags["destination.service.name"] = "catalog"
+    entry.common_properties.duration.FromMilliseconds(12)
+    entry.common_properties.start_time.FromSeconds(1_795_000_000)
+    entry.request.path = "/items?page=2"
+    entry.request.request_method = 1
+    entry.request.request_headers["traceparent"] = f"00-{TRACE}-{SPAN}-01"
+    entry.response.response_code.value = 404
+    message = als_pb2.StreamAccessLogsMessage()
+    message.identifier.log_name = "inbound"
+    message.http_logs.log_entry.append(entry)
+    async with mixer.channel(platform.pki.workload("catalog")) as channel:
+        call = als_pb2_grpc.AccessLogServiceStub(channel).StreamAccessLogs()
+        await call.write(message)
+        await platform.collector.until(lambda: bool(platform.collector.logs and platform.collector.metrics))
+        call.cancel()
+    record = platform.collector.logs[0]
+    assert record.body.string_value == "GET /items 404"
+    assert record.time_unix_nano == 1_795_000_000 * 10**9
+    assert (record.trace_id.hex(), record.span_id.hex()) == (TRACE, SPAN)
+    assert attribute(record.attributes, "destination.service.name") == "catalog"
+    assert attribute(record.attributes, "duration") == pytest.approx(0.012)
+    assert attribute(record.attributes, "meshwright.reporter") == "spiffe://mesh.local/ns/default/sa/catalog"
+    metrics = {metric.name: metric for metric in platform.collector.metrics}
+    count = metrics["istio_requests_total"].sum.data_points[0]
+    assert count.as_int == 1
+    assert attribute(count.attributes, "response_code") == 404
+    assert attribute(count.attributes, "destination_service_name") == "catalog"
+    spans = platform.collector.spans
+    await platform.collector.until(lambda: any(span.name == "deliver meshwright.mixer.records" for span in spans))
+    delivered = next(span for span in spans if span.name == "deliver meshwright.mixer.records")
+    assert (delivered.trace_id.hex(), delivered.parent_span_id.hex()) == (TRACE, SPAN)
+    duration = metrics["istio_request_duration_milliseconds"].histogram.data_points[0]
+    assert duration.sum == pytest.approx(12)
+    assert await asyncio.to_thread(mixer.stop) == 0
+
+
+async def test_the_decision_is_a_span_of_the_requests_trace(platform: Platform) -> None:
+    """Rust's spans reach the collector, below the sidecar's span that came with the call."""
+    mixer = platform.mixer("mixer")
+    await mixer.start()
+    async with mixer.channel(platform.pki.workload("shop")) as channel:
+        stub = mixer_pb2_grpc.MixerStub(channel)
+        await stub.Check(check.request({"request.path": "/"}), metadata=[("traceparent", f"00-{TRACE}-{SPAN}-01")])
+    spans = platform.collector.spans
+    wanted = {"policy.check", "istio.mixer.v1.Mixer/Check"}
+    await platform.collector.until(lambda: wanted <= {span.name for span in spans})
+    by_id = {span.span_id: span for span in spans}
+    decision = next(span for span in spans if span.name == "policy.check")
+    served = by_id[decision.parent_span_id]
+    assert served.name == "istio.mixer.v1.Mixer/Check"
+    assert (served.trace_id.hex(), served.parent_span_id.hex()) == (TRACE, SPAN)
+    assert await asyncio.to_thread(mixer.stop) == 0
+
+
+async def test_exporter_down_and_worker_killed_lose_nothing(platform: Platform) -> None:
+    """The collector stops, records come, mixer is killed, both start: every record arrives, further copies marked."""
+    count, collector = 300, platform.collector
+    mixer = platform.mixer("mixer")
+    await mixer.start()
+    await platform.report(mixer, 20)
+    await metric_reaches(mixer, "meshwright_mixer_records_acknowledged_total", 20)
+    collector.logs.clear()
+
+    await collector.stop()
+    await platform.report(mixer, count)
+    await metric_reaches(mixer, "meshwright_mixer_records_stored_total", 20 + count)
+    await metric_reaches(mixer, "meshwright_mixer_records_returned_total", 1)
+    health = await mixer.until(lambda health: health["state"] == "degraded")
+    assert "adapter opentelemetry.meshwright-system" in health["parts"]
+    assert health["ready"]
+    mixer.kill()
+    await asyncio.gather(mixer.start(), collector.start())
+    await collector.until(lambda: len(paths(collector)) == count, 45)
+    await metric_reaches(mixer, "meshwright_mixer_records_acknowledged_total", count)
+
+    copies = Counter(identifier for identifier, _ in collector.record_ids())
+    unmarked = Counter(identifier for identifier, redelivered in collector.record_ids() if not redelivered)
+    assert len(copies) == count
+    assert max(unmarked.values(), default=1) == 1
+    assert await asyncio.to_thread(mixer.stop) == 0
+
+
+async def test_a_killed_workers_records_go_to_another_replica(platform: Platform) -> None:
+    """Two replicas share the queue; one dies with records in its hands and the other delivers them, marked."""
+    one, two = platform.mixer("one"), platform.mixer("two")
+    await one.start()
+    await platform.collector.stop()
+    await platform.report(one, 60)
+    await metric_reaches(one, "meshwright_mixer_records_returned_total", 1)
+    one.kill()
+    await asyncio.gather(two.start(), platform.collector.start())
+    await platform.collector.until(lambda: len(paths(platform.collector)) == 60, 45)
+    assert any(redelivered for _, redelivered in platform.collector.record_ids())
+    assert await asyncio.to_thread(two.stop) == 0
+
+
+async def test_nats_killed_costs_no_record(platform: Platform) -> None:
+    """Records wait in mixer while the queue's server is away, and decisions go on."""
+    mixer, collector = platform.mixer("mixer"), platform.collector
+    await mixer.start()
+    await platform.report(mixer, 10)
+    await collector.until(lambda: len(paths(collector)) == 10)
+    platform.nats.kill()
+    await platform.report(mixer, 100)
+    await mixer.until(lambda health: health["parts"]["records"]["state"] == "degraded")
+    assert (await mixer.check(platform.pki.workload("shop"), {"request.path": "/"}))["code"] == 0
+    platform.nats.start()
+    await collector.until(lambda: len(paths(collector)) == 100, 45)
+    unmarked = Counter(identifier for identifier, redelivered in collector.record_ids() if not redelivered)
+    assert max(unmarked.values()) == 1
+    assert await asyncio.to_thread(mixer.stop) == 0
+
+
+async def test_without_nats_records_go_straight_to_the_adapter(platform: Platform) -> None:
+    """Alone, mixer delivers what it has before it stops."""
+    mixer = platform.mixer("mixer", nats=False)
+    await mixer.start()
+    await platform.report(mixer, 30)
+    assert await asyncio.to_thread(mixer.stop) == 0
+    assert len(paths(platform.collector)) == 30
+    assert not any(redelivered for _, redelivered in platform.collector.record_ids())
