@@ -1,0 +1,43 @@
+"""`python -m bench list` and `python -m bench run NAME [--json]`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+
+from bench.result import Busy
+
+NAMES = {
+    "check": "a policy check over gRPC, against a bare tonic handler that decodes the same request and answers OK",
+    "push": "one endpoint's change to 200 ADS clients, against a bare server that writes the same bytes",
+    "issue": "a certificate for a CSR, against bare `cryptography`",
+}
+
+
+def main() -> int:
+    """Run one benchmark; status 1 when the machine was too busy for its figures to mean anything."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="name the benchmarks")
+    run = commands.add_parser("run", help="run one")
+    run.add_argument("name", choices=sorted(NAMES))
+    run.add_argument("--json", action="store_true", help="print one object instead of lines")
+    run.add_argument("--rounds", type=int, default=5, help="interleaved runs of each side (default: 5)")
+    arguments = parser.parse_args()
+    if arguments.command == "list":
+        for name, text in NAMES.items():
+            print(f"{name:8} {text}")
+        return 0
+    try:
+        result = importlib.import_module(f"bench.{arguments.name}").run(arguments.rounds)
+    except Busy as error:
+        print(f"bench {arguments.name}: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(result.as_dict()) if arguments.json else result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
