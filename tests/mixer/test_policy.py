@@ -14,6 +14,7 @@ from meshwright.core.config import FolderSource, Object, Snapshot
 from meshwright.core.config.source import Latest
 from meshwright.core.errors import ConfigError
 from meshwright.core.health import Health, State
+from meshwright.mixer import metrics
 from meshwright.mixer.config.compiler import Compiled
 from meshwright.mixer.policy import PART, PolicyFollower
 
@@ -60,6 +61,7 @@ async def test_each_good_snapshot_is_loaded() -> None:
         await asyncio.wait_for(fixture.follower.first.wait(), 10)
         assert fixture.loaded[0].rules == 1
         assert fixture.health.ready()
+        assert metrics.POLICY_REVISION._value.get() == 1
         task.cancel()
 
 

@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from meshwright.core import errors
+from meshwright.core.admin import Admin
+from meshwright.core.health import Health
 from meshwright.core.identity import StaticIdentity, X509Identity
 from meshwright.platform.demo import binomial, enclaves, harness, intruder, load
 from meshwright.platform.demo.client import Answer, Client
+from meshwright.platform.demo.metrics import reached
 from pki import Pki
 
 
@@ -172,3 +175,26 @@ async def test_enclave_sees_only_its_own_interfaces() -> None:
                 await enclave.ping("172.16.1.1")
     except errors.Unavailable as error:
         pytest.skip(f"needs the right to make network namespaces: {error}")
+
+
+async def test_reached_waits_for_the_last_replica(tmp_path: Path) -> None:
+    """One mixer with the new policy doesn't mean that the next request is decided by it: that was a flaky demo."""
+    revisions = {"one": 2, "two": 1}
+    asked = 0
+
+    def metrics(name: str) -> bytes:
+        nonlocal asked
+        asked += 1
+        if asked == 6:
+            revisions["two"] = 2
+        return f"# TYPE revision gauge\nrevision {revisions[name]}\n".encode()
+
+    sockets = [tmp_path / name for name in revisions]
+    async with contextlib.AsyncExitStack() as stack:
+        for name, socket in zip(revisions, sockets, strict=True):
+            admin = Admin(f"unix:{socket}", Health(), metrics=lambda name=name: metrics(name))  # type: ignore[misc]
+            await stack.enter_async_context(admin)
+        await reached(sockets, "revision", 2, 10)
+        assert asked >= 6
+        with pytest.raises(harness.Failure, match="one: revision is 2"):
+            await reached(sockets, "revision", 3, 0.3)

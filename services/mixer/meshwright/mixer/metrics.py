@@ -8,6 +8,7 @@ POLICY_LOADS = Counter(
     "meshwright_mixer_policy_loads", "Policies that were compiled and loaded, by result.", ["result"]
 )
 POLICY_RULES = Gauge("meshwright_mixer_policy_rules", "Rules in the policy that is in force.")
+POLICY_REVISION = Gauge("meshwright_mixer_policy_revision", "Configuration revision of the policy that is in force.")
 REPLICAS = Gauge("meshwright_mixer_replicas", "Mixer replicas that share quotas, this one included.")
 RECORDS_STORED = Counter("meshwright_mixer_records_stored", "Records that the work queue took.")
 RECORDS_RETRIED = Counter("meshwright_mixer_records_retried", "Attempts to store a record that failed.")

@@ -71,6 +71,7 @@ class PolicyFollower:
         self.first.set()
         metrics.POLICY_LOADS.labels("loaded").inc()
         metrics.POLICY_RULES.set(compiled.rules)
+        metrics.POLICY_REVISION.set(snapshot.revision)
         _log.info("policy_loaded", revision=snapshot.revision, rules=compiled.rules)
         for warning in compiled.warnings:
             _log.info("policy_warning", revision=snapshot.revision, warning=str(warning))

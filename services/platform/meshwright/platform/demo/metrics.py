@@ -1,11 +1,12 @@
-"""Counters of a part, from its admin socket in Prometheus' text format."""
+"""Metrics of parts, from their admin sockets in Prometheus' text format."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from meshwright.core import errors
+from meshwright.platform.demo.harness import until
 from meshwright.platform.up import probes
 
 
@@ -20,3 +21,16 @@ async def counters(socket: Path) -> Mapping[str, float]:
             name, _, value = line.rpartition(" ")
             found[name] = float(value)
     return found
+
+
+async def reached(sockets: Iterable[Path], name: str, value: float, seconds: float) -> None:
+    """Wait until the metric is `value` or more in every part: one replica's answer says nothing about the others."""
+
+    async def missing() -> str:
+        for socket in sockets:
+            found = (await counters(socket)).get(name)
+            if found is None or found < value:
+                return f"{socket.name}: {name} is {found}, not yet {value:.0f}"
+        return ""
+
+    await until(missing, seconds)

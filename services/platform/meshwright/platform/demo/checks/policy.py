@@ -9,27 +9,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshwright.platform.demo import command_line
-from meshwright.platform.demo.harness import Failure, Measurements, until
-from meshwright.platform.demo.metrics import counters
+from meshwright.platform.demo.harness import Failure, Measurements
+from meshwright.platform.demo.metrics import counters, reached
 from meshwright.platform.demo.session import Caller, Session
 from meshwright.platform.up.ports import mixer_name
 
 QUOTA = 20  # requests a second
 _BURST = 3 * QUOTA
 _RULES_SECONDS = 15.0
+_REVISION = "meshwright_mixer_policy_revision"
 _REASON = "mallory may not administer the shop"
 
 
 async def run(session: Session) -> Measurements:
     """Apply the rules, try them through the sidecars, and ask mixer directly."""
     began = time.monotonic()
-    await session.apply("policy.yaml", quota=QUOTA, mallory=session.mallory.identity.current().spiffe_id)
-
-    async def in_force() -> str:
-        answer = await session.get("/admin", session.mallory)
-        return "" if answer.status == 403 else f"mallory gets status {answer.status} on /admin"
-
-    await until(in_force, _RULES_SECONDS)
+    mallory = session.mallory.identity.current().spiffe_id
+    revision = await session.apply("policy.yaml", quota=QUOTA, mallory=mallory)
+    replicas = [session.platform.layout.health_socket(name) for name in _mixers(session)]
+    await reached(replicas, _REVISION, revision, _RULES_SECONDS)
     measured: dict[str, object] = {"in_force_after_seconds": round(time.monotonic() - began, 2)}
     measured |= await _denial(session)
     checks = await _decisions_by_replica(session)
@@ -92,10 +90,13 @@ async def _quota(session: Session) -> Mapping[str, object]:
     return measured
 
 
+def _mixers(session: Session) -> list[str]:
+    return [mixer_name(index) for index in range(session.platform.settings.mixers)]
+
+
 async def _decisions_by_replica(session: Session) -> Mapping[str, float]:
-    names = [mixer_name(index) for index in range(session.platform.settings.mixers)]
     found = {}
-    for name in names:
+    for name in _mixers(session):
         read = await counters(session.platform.layout.health_socket(name))
         found[name] = sum(value for metric, value in read.items() if metric.startswith("meshwright_mixer_checks"))
     return found
