@@ -6,6 +6,7 @@ mod forwarder;
 mod policy;
 mod serve_call;
 mod serve_channel;
+mod serve_compression;
 mod serve_descriptors;
 mod serve_handlers;
 mod serve_identity;

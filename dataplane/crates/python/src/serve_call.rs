@@ -1,19 +1,21 @@
 //! One call at a server whose handler is Python's.
 
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use meshwright_serve::compression::ENCODING;
 use meshwright_serve::span::Current;
-use meshwright_serve::{Deadline, Descriptors, Outcome, Peer, frame};
+use meshwright_serve::{Deadline, Descriptors, Encoding, Outcome, Peer, frame};
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use tonic::Code;
 
+use crate::serve_compression::{self, PyEncoding};
 use crate::serve_descriptors;
 use crate::serve_inbox::Inbox;
 use crate::serve_mailbox::Post;
@@ -34,11 +36,50 @@ pub(crate) struct ServerCall {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) outbox: Outbox,
     pub(crate) post: Arc<Post>,
-    pub(crate) has_begun: AtomicBool,
+    pub(crate) sending: Mutex<Sending>,
     pub(crate) has_ended: AtomicBool,
 }
 
+/// How the answer is sent.
+pub(crate) struct Sending {
+    /// Whether the initial metadata has been said.
+    has_begun: bool,
+    encoding: Option<Encoding>,
+    /// Leave the next message as it is.
+    next_is_plain: bool,
+}
+
+impl Sending {
+    pub(crate) fn new(encoding: Option<Encoding>) -> Self {
+        Self {
+            has_begun: false,
+            encoding,
+            next_is_plain: false,
+        }
+    }
+}
+
 impl ServerCall {
+    fn sending(&self) -> MutexGuard<'_, Sending> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A message in its frame. Before the first of a compressed answer the metadata must say so.
+    fn frame(&self, py: Python<'_>, message: &[u8]) -> Bytes {
+        let mut sending = self.sending();
+        let has_begun = std::mem::replace(&mut sending.has_begun, true);
+        let Some(encoding) = sending.encoding else {
+            return frame::encode(message);
+        };
+        if !has_begun {
+            let headers = HeaderMap::from_iter([(ENCODING, encoding.header())]);
+            self.outbox.say(Said::Metadata(headers)); // the first thing said: there is room
+        }
+        let encoding = Some(encoding).filter(|_| !std::mem::take(&mut sending.next_is_plain));
+        drop(sending);
+        serve_compression::frame(py, encoding, message)
+    }
+
     fn descriptors(&self) -> PyResult<&Descriptors> {
         let reason = "this call came over TCP: descriptors travel on Unix sockets only";
         self.descriptors
@@ -135,29 +176,57 @@ impl ServerCall {
 
     /// Send the initial metadata, before the first message.
     fn send_metadata(&self, metadata: &Bound<'_, PyAny>) -> PyResult<()> {
-        let headers = serve_metadata::from_python(Some(metadata))?;
-        if self.has_begun.swap(true, Ordering::Relaxed) {
+        let mut headers = serve_metadata::from_python(Some(metadata))?;
+        let mut sending = self.sending();
+        if std::mem::replace(&mut sending.has_begun, true) {
             return Err(PyRuntimeError::new_err("the initial metadata has been sent already"));
         }
+        if let Some(encoding) = sending.encoding {
+            headers.insert(ENCODING, encoding.header());
+        }
+        drop(sending);
         self.outbox.say(Said::Metadata(headers)); // the first thing said: there is room
         Ok(())
     }
 
     /// Send a message; false when there is no room and nothing was sent: then `write_later`.
-    fn write(&self, message: &[u8]) -> PyResult<bool> {
-        self.has_begun.store(true, Ordering::Relaxed);
-        Ok(self.outbox.offer(Outbox::message(message))?.is_none())
+    fn write(&self, py: Python<'_>, message: &[u8]) -> PyResult<bool> {
+        if !self.outbox.has_room()? {
+            return Ok(false); // before the work of framing
+        }
+        let framed = self.frame(py, message);
+        Ok(self.outbox.offer(Said::Message(framed))?.is_none())
     }
 
     /// Send a message once there is room, and then complete `future`.
-    fn write_later(&self, message: &[u8], future: Py<PyAny>) {
-        self.outbox.wait(Outbox::message(message), self.post.clone(), future);
+    fn write_later(&self, py: Python<'_>, message: &[u8], future: Py<PyAny>) {
+        let framed = self.frame(py, message);
+        self.outbox.wait(Said::Message(framed), self.post.clone(), future);
+    }
+
+    /// Compress the answer's messages in `encoding`, if the caller takes that. Before the initial metadata only.
+    fn set_compression(&self, encoding: Option<PyEncoding>) -> PyResult<()> {
+        let mut sending = self.sending();
+        if sending.has_begun {
+            let text = "compression is said by the initial metadata, which has been sent already";
+            return Err(PyRuntimeError::new_err(text));
+        }
+        sending.encoding = encoding
+            .map(|PyEncoding(encoding)| encoding)
+            .filter(|encoding| encoding.is_accepted(&self.headers));
+        Ok(())
+    }
+
+    /// Send the next message as it is.
+    fn leave_next_plain(&self) {
+        self.sending().next_is_plain = true;
     }
 
     /// End the call, with a last (or only) message if it went well.
     #[pyo3(signature = (message, code, details, metadata))]
     fn finish(
         &self,
+        py: Python<'_>,
         message: Option<&[u8]>,
         code: i32,
         details: &str,
@@ -170,7 +239,8 @@ impl ServerCall {
                 message: details.into(),
                 metadata,
             };
-            self.outbox.say(Said::End(message.map(frame::encode), outcome));
+            let last = message.map(|message| self.frame(py, message));
+            self.outbox.say(Said::End(last, outcome));
         }
         Ok(())
     }

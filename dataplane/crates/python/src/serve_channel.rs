@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::Full;
 use meshwright_serve::spiffe::Expected;
-use meshwright_serve::{Answer, Call, Channel, Outcome, Peer, State, frame};
+use meshwright_serve::{Answer, Call, Channel, Encoding, Outcome, Peer, State};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use tokio::task::AbortHandle;
@@ -16,12 +16,13 @@ use tokio::time::Instant;
 use tonic::Code;
 use tonic::body::Body;
 
+use crate::serve_compression::{self, PyEncoding};
 use crate::serve_descriptors::{self, seconds};
 use crate::serve_identity::{PyIdentity, to_python};
 use crate::serve_inbox::Inbox;
 use crate::serve_mailbox::{Mailbox, Post};
 use crate::serve_metadata;
-use crate::serve_outbox::{Finish, Outbox, SaidBody, outbox};
+use crate::serve_outbox::{Finish, Outbox, Said, SaidBody, outbox};
 use crate::serve_runtime::runtime;
 use crate::serve_server::PyLimits;
 
@@ -45,20 +46,22 @@ impl GrpcChannel {
 
     /// Begin a call of one request and one response. `future` gets (initial metadata, message or None, code, details,
     /// trailing metadata).
-    #[pyo3(signature = (path, message, metadata, timeout, wait_for_ready, mailbox, future))]
+    #[pyo3(signature = (path, message, metadata, timeout, wait_for_ready, compression, mailbox, future))]
     #[allow(clippy::too_many_arguments, reason = "what a call consists of")]
     fn unary(
         &self,
+        py: Python<'_>,
         path: &str,
         message: &[u8],
         metadata: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
         wait_for_ready: bool,
+        compression: Option<PyEncoding>,
         mailbox: &Mailbox,
         future: Py<PyAny>,
     ) -> PyResult<Running> {
-        let call = new_call(path, metadata, timeout, wait_for_ready)?;
-        let body = Body::new(Full::new(frame::encode(message)));
+        let call = new_call(path, metadata, timeout, wait_for_ready, compression)?;
+        let body = Body::new(Full::new(serve_compression::frame(py, call.compression, message)));
         let (channel, post) = (self.channel.clone(), mailbox.post());
         let task = runtime().spawn(async move {
             let deadline = call.deadline;
@@ -94,7 +97,7 @@ impl GrpcChannel {
 
     /// Begin a call with streams in either direction. `initial` gets the initial metadata, `end` (code, details,
     /// trailing metadata), both also when the call fails.
-    #[pyo3(signature = (path, metadata, timeout, wait_for_ready, mailbox, initial, end))]
+    #[pyo3(signature = (path, metadata, timeout, wait_for_ready, compression, mailbox, initial, end))]
     #[allow(clippy::too_many_arguments, reason = "what a call consists of")]
     fn stream(
         &self,
@@ -102,11 +105,13 @@ impl GrpcChannel {
         metadata: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
         wait_for_ready: bool,
+        compression: Option<PyEncoding>,
         mailbox: &Mailbox,
         initial: Py<PyAny>,
         end: Py<PyAny>,
     ) -> PyResult<ClientStream> {
-        let call = new_call(path, metadata, timeout, wait_for_ready)?;
+        let call = new_call(path, metadata, timeout, wait_for_ready, compression)?;
+        let compression = call.compression;
         let post = mailbox.post();
         let (outbox, outgoing) = outbox();
         let inbox = Inbox::new(post.clone());
@@ -144,6 +149,7 @@ impl GrpcChannel {
                 task: task.abort_handle(),
             },
             outbox: Mutex::new(Some(outbox)),
+            compression,
             inbox,
             post,
         })
@@ -236,6 +242,7 @@ impl Running {
 pub(crate) struct ClientStream {
     running: Running,
     outbox: Mutex<Option<Outbox>>,
+    compression: Option<Encoding>,
     inbox: Arc<Inbox>,
     post: Arc<Post>,
 }
@@ -259,13 +266,19 @@ impl ClientStream {
     }
 
     /// Send a message; false when there is no room and nothing was sent: then `write_later`.
-    fn write(&self, message: &[u8]) -> PyResult<bool> {
-        Ok(self.outbox()?.offer(Outbox::message(message))?.is_none())
+    fn write(&self, py: Python<'_>, message: &[u8]) -> PyResult<bool> {
+        let outbox = self.outbox()?;
+        if !outbox.has_room()? {
+            return Ok(false); // before the work of framing
+        }
+        let framed = serve_compression::frame(py, self.compression, message);
+        Ok(outbox.offer(Said::Message(framed))?.is_none())
     }
 
     /// Send a message once there is room, and then complete `future`.
-    fn write_later(&self, message: &[u8], future: Py<PyAny>) -> PyResult<()> {
-        self.outbox()?.wait(Outbox::message(message), self.post.clone(), future);
+    fn write_later(&self, py: Python<'_>, message: &[u8], future: Py<PyAny>) -> PyResult<()> {
+        let framed = serve_compression::frame(py, self.compression, message);
+        self.outbox()?.wait(Said::Message(framed), self.post.clone(), future);
         Ok(())
     }
 
@@ -287,6 +300,7 @@ fn new_call(
     metadata: Option<&Bound<'_, PyAny>>,
     timeout: Option<f64>,
     wait_for_ready: bool,
+    compression: Option<PyEncoding>,
 ) -> PyResult<Call> {
     let timeout: Option<Duration> = timeout.map(|timeout| seconds("timeout", timeout)).transpose()?;
     Ok(Call {
@@ -294,6 +308,7 @@ fn new_call(
         metadata: serve_metadata::from_python(metadata)?,
         deadline: timeout.map(|timeout| Instant::now() + timeout),
         wait_for_ready,
+        compression: compression.map(|PyEncoding(encoding)| encoding),
     })
 }
 

@@ -3,21 +3,22 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
+use meshwright_serve::compression::{ACCEPT_ENCODING, ACCEPTED};
 use meshwright_serve::frame::Reader;
 use meshwright_serve::span::Current;
-use meshwright_serve::{Deadline, Descriptors, Fallback, Outcome, Peer};
+use meshwright_serve::{Deadline, Descriptors, Encoding, Fallback, Outcome, Peer};
 use pyo3::prelude::*;
 use tokio::task::AbortHandle;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::serve_call::ServerCall;
+use crate::serve_call::{Sending, ServerCall};
 use crate::serve_inbox::Inbox;
 use crate::serve_mailbox::Post;
 use crate::serve_outbox::{Finish, Said, SaidBody, outbox};
@@ -32,6 +33,8 @@ pub(crate) struct Handlers {
     pub(crate) claims_all: bool,
     pub(crate) message_size: usize,
     pub(crate) pending_calls: usize,
+    /// What answers are compressed in where the caller takes it and the handler says nothing else.
+    pub(crate) compression: Option<Encoding>,
     pub(crate) post: Arc<Post>,
     /// Called with each new call.
     pub(crate) on_call: Py<PyAny>,
@@ -110,7 +113,11 @@ async fn answer(mut watch: CallWatch, request: Request<Incoming>) -> Response<Bo
     let path: Arc<str> = parts.uri.path().into();
     // Unknown methods are read as streams: Python finds the handler, and with it the kind.
     let is_stream = watch.handlers.methods.get(&*path).copied().unwrap_or(true);
-    let mut reader = Reader::new(body, watch.handlers.message_size);
+    let encoding = match Encoding::of(&parts.headers) {
+        Ok(encoding) => encoding,
+        Err(name) => return unknown_encoding(&name),
+    };
+    let mut reader = Reader::new(body, watch.handlers.message_size, encoding);
     let message = if is_stream {
         None
     } else {
@@ -139,6 +146,10 @@ async fn answer(mut watch: CallWatch, request: Request<Incoming>) -> Response<Bo
         };
         watch.reader = Some(tokio::spawn(reading).abort_handle());
     }
+    let encoding = watch
+        .handlers
+        .compression
+        .filter(|ours| ours.is_accepted(&parts.headers));
     let call = ServerCall {
         number: watch.number,
         path,
@@ -151,7 +162,7 @@ async fn answer(mut watch: CallWatch, request: Request<Incoming>) -> Response<Bo
         inbox,
         outbox,
         post: post.clone(),
-        has_begun: AtomicBool::new(false),
+        sending: Mutex::new(Sending::new(encoding)),
         has_ended: AtomicBool::new(false),
     };
     let handlers = watch.handlers.clone();
@@ -181,9 +192,16 @@ async fn answer(mut watch: CallWatch, request: Request<Incoming>) -> Response<Bo
 
 fn respond(body: Body) -> Response<Body> {
     let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(ACCEPT_ENCODING, ACCEPTED);
     response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+}
+
+fn unknown_encoding(name: &str) -> Response<Body> {
+    let text = format!("grpc-encoding {name:?} is unknown here; this server reads identity, deflate and gzip");
+    let mut response = Status::unimplemented(text).into_http();
+    response.headers_mut().insert(ACCEPT_ENCODING, ACCEPTED);
     response
 }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use meshwright_serve::{Outcome, frame};
+use meshwright_serve::Outcome;
 use pyo3::exceptions::PyConnectionError;
 use pyo3::prelude::*;
 use tokio::sync::mpsc;
@@ -18,6 +18,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::serve_mailbox::Post;
 use crate::serve_runtime::runtime;
 
+const ENDED: &str = "the call has ended";
 const AHEAD: usize = 64;
 /// Bytes up to which messages that wait share a frame (HTTP/2's default frame size).
 const FRAME: usize = 16 << 10;
@@ -47,12 +48,20 @@ pub(crate) fn outbox() -> (Outbox, Outgoing) {
 }
 
 impl Outbox {
+    /// Whether something can be said at once; an error when the call has ended.
+    pub(crate) fn has_room(&self) -> PyResult<bool> {
+        if self.sender.is_closed() {
+            return Err(PyConnectionError::new_err(ENDED));
+        }
+        Ok(self.sender.capacity() > 0)
+    }
+
     /// Say something if there is room; gives it back if there is none. An error when the call has ended.
     pub(crate) fn offer(&self, said: Said) -> PyResult<Option<Said>> {
         match self.sender.try_send(said) {
             Ok(()) => Ok(None),
             Err(TrySendError::Full(said)) => Ok(Some(said)),
-            Err(TrySendError::Closed(_)) => Err(PyConnectionError::new_err("the call has ended")),
+            Err(TrySendError::Closed(_)) => Err(PyConnectionError::new_err(ENDED)),
         }
     }
 
@@ -63,7 +72,7 @@ impl Outbox {
             let sent = sender.send(said).await;
             post.complete(future, move |py| match sent {
                 Ok(()) => Ok(py.None()),
-                Err(_) => Err(PyConnectionError::new_err("the call has ended")),
+                Err(_) => Err(PyConnectionError::new_err(ENDED)),
             });
         });
     }
@@ -76,11 +85,6 @@ impl Outbox {
                 let _ = sender.send(said).await; // fails only when the call has ended already
             });
         }
-    }
-
-    /// A message, framed.
-    pub(crate) fn message(bytes: &[u8]) -> Said {
-        Said::Message(frame::encode(bytes))
     }
 }
 

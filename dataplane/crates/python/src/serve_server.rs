@@ -9,6 +9,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::serve_compression::PyEncoding;
 use crate::serve_descriptors::seconds;
 use crate::serve_handlers::{Handlers, PythonFallback};
 use crate::serve_identity::{PyIdentity, to_python};
@@ -55,7 +56,7 @@ pub(crate) struct GrpcServer {
 impl GrpcServer {
     /// Bind and serve. `on_notice(event, peer, reason)` hears of refused connections, on the mailbox's loop.
     #[new]
-    #[pyo3(signature = (*, listen, socket_mode, identity, authorize, limits, root_share, native, methods, claims_all,
+    #[pyo3(signature = (*, listen, socket_mode, identity, authorize, limits, compression, root_share, native, methods, claims_all,
                         mailbox, on_call, on_cancel, on_notice))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of the wrapper's one call")]
     fn new(
@@ -65,6 +66,7 @@ impl GrpcServer {
         identity: Option<&PyIdentity>,
         authorize: Option<Vec<(String, Vec<String>)>>,
         limits: PyLimits,
+        compression: Option<PyEncoding>,
         root_share: f64,
         native: Vec<PyRef<'_, NativeServices>>,
         methods: HashMap<String, bool>,
@@ -81,6 +83,7 @@ impl GrpcServer {
             claims_all,
             message_size: limits.message_size,
             pending_calls: limits.pending_calls,
+            compression: compression.map(|PyEncoding(encoding)| encoding),
             post: post.clone(),
             on_call,
             on_cancel,

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use crate::compression::{ACCEPT_ENCODING, ACCEPTED, ENCODING, Encoding};
 use crate::deadline;
 use crate::descriptors::{self, Descriptors};
 use crate::dialer::{Dialer, Link, State};
@@ -66,6 +67,8 @@ pub struct Call {
     pub deadline: Option<Instant>,
     /// Whether to wait for a connection during the back-off.
     pub wait_for_ready: bool,
+    /// In what the messages may be compressed ([`frame::encode_as`](crate::frame::encode_as)).
+    pub compression: Option<Encoding>,
 }
 
 /// The beginning of an answer, and the messages that follow.
@@ -198,6 +201,10 @@ impl Channel {
         let headers = request.headers_mut();
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(ACCEPT_ENCODING, ACCEPTED);
+        if let Some(encoding) = call.compression {
+            headers.insert(ENCODING, encoding.header());
+        }
         if !headers.contains_key(header::USER_AGENT) {
             headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         }
@@ -211,6 +218,10 @@ impl Channel {
         };
         let refused = Outcome::from_http(&response);
         let (parts, body) = response.into_parts();
+        let encoding = Encoding::of(&parts.headers).map_err(|name| {
+            let text = format!("the server compresses its messages in a way that wasn't offered: {name:?}");
+            Outcome::new(Code::Internal, text)
+        })?;
         // An answer of headers only has its trailers there ("Trailers-Only").
         let is_end = parts.headers.contains_key("grpc-status");
         let (metadata, outcome) = match refused {
@@ -221,7 +232,7 @@ impl Channel {
         Ok(Answer {
             metadata,
             outcome,
-            reader: Reader::new(body, self.shared.limits.message_size),
+            reader: Reader::new(body, self.shared.limits.message_size, encoding),
         })
     }
 

@@ -1,7 +1,7 @@
 //! gRPC's messages on an HTTP/2 body: a flag byte, four bytes of length, then the message ("Length-Prefixed-Message").
 //!
-//! Messages that arrive in one piece are handed on without a copy. Compression isn't offered, so a compressed message
-//! is a peer's error.
+//! Messages that arrive in one piece are handed on without a copy. The flag says that a message is compressed, in the
+//! encoding that the headers name.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::HeaderMap;
@@ -9,12 +9,26 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tonic::Status;
 
+use crate::compression::Encoding;
+
 const HEADER: usize = 5;
 
 /// A message in its frame.
 pub fn encode(message: &[u8]) -> Bytes {
+    put(0, message)
+}
+
+/// A message in its frame, compressed where that makes it shorter.
+pub fn encode_as(encoding: Option<Encoding>, message: &[u8]) -> Bytes {
+    match encoding.and_then(|encoding| encoding.compress(message)) {
+        Some(compressed) => put(1, &compressed),
+        None => put(0, message),
+    }
+}
+
+fn put(flag: u8, message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(HEADER + message.len());
-    frame.put_u8(0);
+    frame.put_u8(flag);
     // Longer than the length field can say is far beyond any limit on messages.
     frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     frame.put_slice(message);
@@ -26,6 +40,7 @@ pub fn encode(message: &[u8]) -> Bytes {
 pub struct Reader<B> {
     body: B,
     limit: usize,
+    encoding: Option<Encoding>,
     chunk: Bytes,
     partial: BytesMut,
     trailers: Option<HeaderMap>,
@@ -33,11 +48,12 @@ pub struct Reader<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Reader<B> {
-    /// Read `body`, whose messages may have `limit` bytes.
-    pub fn new(body: B, limit: usize) -> Self {
+    /// Read `body`, whose messages may have `limit` bytes, and be compressed if there is an `encoding`.
+    pub fn new(body: B, limit: usize, encoding: Option<Encoding>) -> Self {
         Self {
             body,
             limit,
+            encoding,
             chunk: Bytes::new(),
             partial: BytesMut::new(),
             trailers: None,
@@ -90,11 +106,19 @@ impl<B: Body<Data = Bytes> + Unpin> Reader<B> {
         let Some(mut header) = arrived.get(..HEADER) else {
             return Ok(None);
         };
-        if header.get_u8() != 0 {
-            return Err(Status::unimplemented(
-                "the message is compressed, which was not offered",
-            ));
-        }
+        let encoding = match (header.get_u8(), self.encoding) {
+            (0, _) => None,
+            (1, Some(encoding)) => Some(encoding),
+            (1, None) => {
+                let text = "the message is marked as compressed, but the headers name no grpc-encoding";
+                return Err(Status::internal(text));
+            }
+            (flag, _) => {
+                return Err(Status::internal(format!(
+                    "{flag} is no flag of a message: expected 0 or 1"
+                )));
+            }
+        };
         let length = header.get_u32() as usize;
         if length > self.limit {
             let limit = self.limit;
@@ -105,13 +129,17 @@ impl<B: Body<Data = Bytes> + Unpin> Reader<B> {
         if arrived.len() < HEADER + length {
             return Ok(None);
         }
-        Ok(Some(if self.partial.is_empty() {
+        let message = if self.partial.is_empty() {
             self.chunk.advance(HEADER);
             self.chunk.split_to(length)
         } else {
             self.partial.advance(HEADER);
             self.partial.split_to(length).freeze()
-        }))
+        };
+        match encoding {
+            None => Ok(Some(message)),
+            Some(encoding) => Ok(Some(encoding.inflate(&message, self.limit)?.into())),
+        }
     }
 }
 
@@ -135,8 +163,9 @@ mod tests {
         }
     }
 
-    async fn read(bytes: &[u8], chunk: usize, limit: usize) -> Result<Vec<Bytes>, Status> {
-        let mut reader = Reader::new(Chunks(bytes.chunks(chunk).map(Bytes::copy_from_slice).collect()), limit);
+    async fn read(bytes: &[u8], chunk: usize, limit: usize, encoding: Option<Encoding>) -> Result<Vec<Bytes>, Status> {
+        let chunks = bytes.chunks(chunk).map(Bytes::copy_from_slice).collect();
+        let mut reader = Reader::new(Chunks(chunks), limit, encoding);
         let mut messages = Vec::new();
         while let Some(message) = reader.next().await.expect("infallible")? {
             messages.push(message);
@@ -150,7 +179,7 @@ mod tests {
         let bytes: Vec<u8> = sent.iter().flat_map(|message| encode(message)).collect();
         for chunk in 1..=bytes.len() {
             assert_eq!(
-                read(&bytes, chunk, 300).await.expect("well formed"),
+                read(&bytes, chunk, 300, None).await.expect("well formed"),
                 sent,
                 "chunks of {chunk}"
             );
@@ -158,19 +187,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_too_long_cut_or_compressed_is_refused() {
+    async fn compressed_and_plain_messages_mix() {
+        let sent = [Bytes::from(vec![7; 300]), Bytes::from_static(b"too short to gain")];
+        for encoding in [Encoding::Gzip, Encoding::Deflate] {
+            let frames: Vec<Bytes> = sent.iter().map(|message| encode_as(Some(encoding), message)).collect();
+            assert_eq!((frames[0][0], frames[1][0]), (1, 0), "the flags");
+            let read = read(&frames.concat(), 11, 300, Some(encoding)).await;
+            assert_eq!(read.expect("well formed"), sent);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_cut_or_wrongly_marked_is_refused() {
         let bytes = encode(&[1; 10]);
         assert_eq!(
-            read(&bytes, 100, 9).await.expect_err("too long").code(),
+            read(&bytes, 100, 9, None).await.expect_err("too long").code(),
             tonic::Code::ResourceExhausted
         );
         assert_eq!(
-            read(&bytes[..12], 100, 10).await.expect_err("cut").code(),
+            read(&bytes[..12], 100, 10, None).await.expect_err("cut").code(),
             tonic::Code::Internal
         );
-        assert_eq!(
-            read(&[1, 0, 0, 0, 0], 100, 10).await.expect_err("compressed").code(),
-            tonic::Code::Unimplemented
-        );
+        for bad in [&[1, 0, 0, 0, 0], &[2, 0, 0, 0, 0]] {
+            let refused = read(bad, 100, 10, None).await.expect_err("wrongly marked");
+            assert_eq!(refused.code(), tonic::Code::Internal);
+        }
+        let bomb = encode_as(Some(Encoding::Gzip), &vec![0; 10 << 20]);
+        let refused = read(&bomb, usize::MAX, 1 << 20, Some(Encoding::Gzip)).await;
+        assert_eq!(refused.expect_err("a bomb").code(), tonic::Code::ResourceExhausted);
     }
 }

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypedDict, final, type_check_only
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, final, type_check_only
 
 __all__ = [
     "ClientStream",
@@ -153,6 +153,8 @@ class ServerCall:
     def send_metadata(self, metadata: _MetadataLike) -> None: ...
     def write(self, message: bytes) -> bool: ...
     def write_later(self, message: bytes, future: asyncio.Future[None]) -> None: ...
+    def set_compression(self, encoding: Literal["gzip", "deflate"] | None) -> None: ...
+    def leave_next_plain(self) -> None: ...
     def finish(self, message: bytes | None, code: int, details: str, metadata: _MetadataLike | None) -> None: ...
     def take_descriptor(self, device: int, inode: int, timeout: float, future: asyncio.Future[int]) -> None: ...
     def send_descriptor(self, descriptor: int) -> None: ...
@@ -167,6 +169,7 @@ class GrpcServer:
         identity: Identity | None,
         authorize: Sequence[tuple[str, Sequence[str]]] | None,
         limits: LimitsLike,
+        compression: Literal["gzip", "deflate"] | None,
         root_share: float,
         native: Sequence[NativeServices],
         methods: Mapping[str, bool],
@@ -203,6 +206,7 @@ class GrpcChannel:
         metadata: _MetadataLike | None,
         timeout: float | None,
         wait_for_ready: bool,
+        compression: Literal["gzip", "deflate"] | None,
         mailbox: Mailbox,
         future: asyncio.Future[tuple[_MetadataPairs, bytes | None, int, str, _MetadataPairs]],
     ) -> Running: ...
@@ -212,6 +216,7 @@ class GrpcChannel:
         metadata: _MetadataLike | None,
         timeout: float | None,
         wait_for_ready: bool,
+        compression: Literal["gzip", "deflate"] | None,
         mailbox: Mailbox,
         initial: asyncio.Future[Any],
         end: asyncio.Future[tuple[int, str, _MetadataPairs]],

@@ -13,6 +13,7 @@ import grpc.aio
 from meshwright.dataplane import _native
 from meshwright.dataplane.grpc import calls, mailbox
 from meshwright.dataplane.grpc import identity as identities
+from meshwright.dataplane.grpc.compression import Encoding, encoding_of
 from meshwright.dataplane.grpc.descriptors import Descriptors
 from meshwright.dataplane.grpc.limits import Limits
 
@@ -25,7 +26,8 @@ class NativeChannel(grpc.aio.Channel):
     `peer` names whom it takes for its server: a SPIFFE ID, with a trailing `*` the beginning of one
     ("spiffe://mesh.local/ns/shop/*"), or "" for any member of the own trust domain. Without `identity` it speaks plain
     text. One connection is made on demand, made again with a capped back-off when it breaks, and replaced without
-    losing a call when the identity rotates. Used on one event loop.
+    losing a call when the identity rotates. `compression` is what a call compresses its requests in unless it says
+    otherwise. Used on one event loop.
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class NativeChannel(grpc.aio.Channel):
         *,
         peer: str = "",
         limits: Limits | None = None,
+        compression: grpc.Compression | None = None,
     ) -> None:
         self._target = target
+        self._compression = encoding_of(compression)
         self._unfollow: Callable[[], None] | None = None
         native = None
         if identity is not None:
@@ -114,7 +118,7 @@ class NativeChannel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> UnaryUnary:
         """Return what makes calls of `method`; generated stubs call this."""
-        return UnaryUnary(self._channel, method, request_serializer, response_deserializer)
+        return UnaryUnary(self._channel, method, request_serializer, response_deserializer, self._compression)
 
     def unary_stream(
         self,
@@ -124,7 +128,7 @@ class NativeChannel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> UnaryStream:
         """Return what makes calls of `method`; generated stubs call this."""
-        return UnaryStream(self._channel, method, request_serializer, response_deserializer)
+        return UnaryStream(self._channel, method, request_serializer, response_deserializer, self._compression)
 
     def stream_unary(
         self,
@@ -134,7 +138,7 @@ class NativeChannel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> StreamUnary:
         """Return what makes calls of `method`; generated stubs call this."""
-        return StreamUnary(self._channel, method, request_serializer, response_deserializer)
+        return StreamUnary(self._channel, method, request_serializer, response_deserializer, self._compression)
 
     def stream_stream(
         self,
@@ -144,7 +148,7 @@ class NativeChannel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> StreamStream:
         """Return what makes calls of `method`; generated stubs call this."""
-        return StreamStream(self._channel, method, request_serializer, response_deserializer)
+        return StreamStream(self._channel, method, request_serializer, response_deserializer, self._compression)
 
     async def _waited(self, begin: Callable[[_native.Mailbox, asyncio.Future[None]], _native.Running]) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -164,15 +168,25 @@ class _Method:
         path: str,
         serialize: calls.Serializer,
         deserialize: calls.Deserializer,
+        compression: Encoding | None,
     ) -> None:
         self._channel, self._path = channel, path
         self._serialize, self._deserialize = serialize, deserialize
+        self._compression = compression
+
+    def _encoding(self, compression: grpc.Compression | None) -> Encoding | None:
+        return self._compression if compression is None else encoding_of(compression)
 
     def _begin_stream(
-        self, timeout: float | None, metadata: Metadata, wait_for_ready: bool | None
+        self,
+        timeout: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
     ) -> Callable[[asyncio.Future[Any], asyncio.Future[calls.End]], _native.ClientStream]:
+        pairs, encoding, box = _pairs(metadata), self._encoding(compression), mailbox.of_running_loop()
         return lambda initial, end: self._channel.stream(
-            self._path, _pairs(metadata), timeout, bool(wait_for_ready), mailbox.of_running_loop(), initial, end
+            self._path, pairs, timeout, bool(wait_for_ready), encoding, box, initial, end
         )
 
 
@@ -192,10 +206,10 @@ class UnaryUnary(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
         """Begin a call; `timeout` in seconds. Call credentials aren't taken: the identity is the channel's."""
         _refuse(credentials)
         message = self._serialize(request) if self._serialize else request
-        box = mailbox.of_running_loop()
+        encoding, box = self._encoding(compression), mailbox.of_running_loop()
         return calls.UnaryUnaryCall(
             lambda future: self._channel.unary(
-                self._path, message, _pairs(metadata), timeout, bool(wait_for_ready), box, future
+                self._path, message, _pairs(metadata), timeout, bool(wait_for_ready), encoding, box, future
             ),
             timeout,
             self._deserialize,
@@ -217,7 +231,7 @@ class UnaryStream(_Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
     ) -> calls.UnaryStreamCall:
         """Begin a call; `timeout` in seconds for all of it."""
         _refuse(credentials)
-        begin = self._begin_stream(timeout, metadata, wait_for_ready)
+        begin = self._begin_stream(timeout, metadata, wait_for_ready, compression)
         message = self._serialize(request) if self._serialize else request
 
         def begin_with_request(initial: asyncio.Future[Any], end: asyncio.Future[calls.End]) -> _native.ClientStream:
@@ -243,7 +257,7 @@ class StreamUnary(_Method, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
     ) -> calls.StreamUnaryCall:
         """Begin a call; without an iterator, `write` the requests and end them by `done_writing`."""
         _refuse(credentials)
-        begin = self._begin_stream(timeout, metadata, wait_for_ready)
+        begin = self._begin_stream(timeout, metadata, wait_for_ready, compression)
         return calls.StreamUnaryCall(begin, timeout, self._serialize, self._deserialize, request_iterator)
 
 
@@ -261,7 +275,7 @@ class StreamStream(_Method, grpc.aio.StreamStreamMultiCallable[Any, Any]):
     ) -> calls.StreamStreamCall:
         """Begin a call; without an iterator, `write` the requests and end them by `done_writing`."""
         _refuse(credentials)
-        begin = self._begin_stream(timeout, metadata, wait_for_ready)
+        begin = self._begin_stream(timeout, metadata, wait_for_ready, compression)
         return calls.StreamStreamCall(begin, timeout, self._serialize, self._deserialize, request_iterator)
 
 

@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from meshwright.dataplane import _native
+from meshwright.dataplane.grpc.compression import encoding_of
 from meshwright.dataplane.grpc.descriptors import Descriptors
 
 MetadataLike = Iterable[tuple[str, str | bytes]]
@@ -125,10 +126,12 @@ class Common:
         return self._details
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Do nothing: compression is an offer that a server need not take up, and this one never does."""
+        """Compress the response's messages, if the caller takes that; before the initial metadata only."""
+        self._call.set_compression(encoding_of(compression))
 
     def disable_next_message_compression(self) -> None:
-        """Do nothing: messages aren't compressed."""
+        """Send the next message as it is."""
+        self._call.leave_next_plain()
 
     def cancelled(self) -> bool:
         """Return whether the caller went away or the deadline passed."""

@@ -14,6 +14,7 @@ import grpc.aio
 from meshwright.dataplane import _native
 from meshwright.dataplane.grpc import identity as identities
 from meshwright.dataplane.grpc import mailbox
+from meshwright.dataplane.grpc.compression import encoding_of
 from meshwright.dataplane.grpc.dispatch import Dispatch, Handler, StatusOf
 from meshwright.dataplane.grpc.limits import Limits
 
@@ -28,6 +29,7 @@ class NativeServer(grpc.aio.Server):
     `authorize` lists (path prefix, caller patterns), e.g. ("/registry.NetworkServiceRegistry/", ["spiffe://a.b/*"]):
     the first that fits decides, a trailing `*` matches any ending, what no rule allows is PERMISSION_DENIED. Callers
     without TLS are named "unix:uid=1000" or "anonymous". Without `authorize` every authenticated caller may call all.
+    `compression` is how responses are compressed where the caller takes it and the handler says nothing else.
     `sample_roots` is the share (0-1) of calls without a caller's trace that get a span.
     `status_of(error)` turns a handler's exception into a status; None leaves it UNKNOWN and logged.
     """
@@ -40,6 +42,7 @@ class NativeServer(grpc.aio.Server):
         authorize: Sequence[tuple[str, Sequence[str]]] | None = None,
         native: Sequence[_native.NativeServices] = (),
         limits: Limits | None = None,
+        compression: grpc.Compression | None = None,
         sample_roots: float = 0.0,
         socket_mode: int = 0o600,
         status_of: StatusOf | None = None,
@@ -52,6 +55,7 @@ class NativeServer(grpc.aio.Server):
         self._authorize = None if authorize is None else [(path, list(callers)) for path, callers in authorize]
         self._native = list(native)
         self._limits = limits or Limits()
+        self._compression = encoding_of(compression)
         self._sample_roots = sample_roots
         self._socket_mode = socket_mode
         self._dispatch = Dispatch(threads=self._limits.threads, status_of=status_of)
@@ -104,6 +108,7 @@ class NativeServer(grpc.aio.Server):
             identity=native,
             authorize=self._authorize,
             limits=self._limits,
+            compression=self._compression,
             root_share=self._sample_roots,
             native=self._native,
             methods=self._dispatch.methods,
