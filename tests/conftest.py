@@ -9,7 +9,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import `pki` and other helpers beside this file
 
+from meshwright.core.grpc import Front
 from pki import Pki
+
+
+@pytest.fixture(params=["native", "aio"])
+def grpc_front(request: pytest.FixtureRequest) -> Front:
+    """The front that a service's gRPC server stands on: a test that takes it runs on both."""
+    front: Front = request.param
+    return front
 
 
 @pytest.fixture

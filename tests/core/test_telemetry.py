@@ -62,7 +62,7 @@ class Span:
 
 
 async def serve(pki: Pki, sink: Sink, listen: str = "127.0.0.1:0") -> tuple[mesh_grpc.Server, str]:
-    server = mesh_grpc.Server(listen, StaticIdentity(pki.part("collector")), interceptors=())
+    server = mesh_grpc.Server(listen, StaticIdentity(pki.part("collector")))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(sink, server)
     return server, await server.start()
 

@@ -50,7 +50,7 @@ def logging() -> Iterator[None]:
 @pytest.mark.usefixtures("logging")
 async def test_lines_and_metrics_are_sent_at_the_end_at_the_latest(pki: Pki) -> None:
     collector = Collector()
-    server = mesh_grpc.Server("127.0.0.1:0", StaticIdentity(pki.part("collector")), interceptors=())
+    server = mesh_grpc.Server("127.0.0.1:0", StaticIdentity(pki.part("collector")))
     logs_service_pb2_grpc.add_LogsServiceServicer_to_server(collector, server)
     metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(collector, server)
     address = await server.start()

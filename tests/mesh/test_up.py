@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from meshwright_up import free_base_port, meshwright, running
 
-from meshwright.platform import sockets
+from meshwright.core import sockets
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(150)]
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from meshwright.core import errors
-from meshwright.platform import sockets
+from meshwright.core import errors, sockets
 from meshwright.platform.up import lock
 from meshwright.platform.up.ports import Port, Ports, require_free
 

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from meshwright.core import errors
-from meshwright.platform import sockets
+from meshwright.core import errors, sockets
 from meshwright.platform.up.logfile import LogFile, tail
 from meshwright.platform.up.part import Part, State, Verdict
 from meshwright.platform.up.supervisor import Supervisor

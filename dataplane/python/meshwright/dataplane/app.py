@@ -19,7 +19,6 @@ from meshwright.core import health as healths
 from meshwright.core.admin import Admin
 from meshwright.core.clock import Clock
 from meshwright.core.identity import IdentitySource
-from meshwright.dataplane import spans
 from meshwright.dataplane.agent.connect_kernel import ConnectKernel
 from meshwright.dataplane.agent.discover import DiscoverEndpoint
 from meshwright.dataplane.agent.rights import Rights
@@ -57,7 +56,7 @@ async def run(settings: Settings, rights: Rights, stop: asyncio.Event) -> None:
         identity = citadel_identity.source(settings)
         if identity is not None:
             await stack.enter_async_context(identity)
-        sender = await stack.enter_async_context(telemetry.setup(settings.part, settings, identity))
+        await stack.enter_async_context(telemetry.setup(settings.part, settings, identity))
         await stack.enter_async_context(Admin(settings.admin, health, identity))
         health.set("rights", not rights.missing, rights.missing)
         log.info("forwarder.rights", missing=rights.missing, own_user_namespace=rights.own_user_namespace)
@@ -66,8 +65,6 @@ async def run(settings: Settings, rights: Rights, stop: asyncio.Event) -> None:
             await stop.wait()
             return
         background = await _serve(settings, identity, clock, health, stack, tasks)
-        if settings.otlp:
-            background.append(tasks.create_task(spans.export(sender, stop), name="export spans"))
         await stop.wait()
         for task in background:
             task.cancel()

@@ -62,7 +62,11 @@ async def run(settings: CitadelSettings, stop: asyncio.Event) -> None:
             background.append(tasks.create_task(following, name="follow the folder"))
 
         server = Server(
-            settings.listen, None if settings.insecure_loopback else own, authorize=_rules(settings.trust_domain)
+            settings.listen,
+            None if settings.insecure_loopback else own,
+            front=settings.grpc_front,
+            part=settings.part,
+            authorize=_rules(settings.trust_domain),
         )
         ca_pb2_grpc.add_IstioCertificateServiceServicer_to_server(CertificatesServicer(issuer, registry), server)
         agents_pb2_grpc.add_AgentsServicer_to_server(AgentsServicer(issuer, registry), server)

@@ -47,7 +47,7 @@ def bind(address: str) -> socket.socket:
     path = Path(address.removeprefix("unix:"))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_stale(path)
+        remove_stale(path)
         os.fchmod(listener.fileno(), 0o600)  # before bind: Linux makes the file with these rights
         listener.bind(str(path))
         listener.listen()
@@ -62,7 +62,7 @@ def remove(address: str) -> None:
     Path(address.removeprefix("unix:")).unlink(missing_ok=True)
 
 
-def _remove_stale(path: Path) -> None:
+def remove_stale(path: Path) -> None:
     """Remove what a killed process left; a socket that somebody serves is an error."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):

@@ -11,7 +11,7 @@ import ipaddress
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 import pydantic
 from pydantic import Field
@@ -46,6 +46,11 @@ class ServiceSettings(BaseSettings):
     listen: str = Field(
         "127.0.0.1:0",
         description="Address of the gRPC listener: host:port or unix:/path. Port 0 takes a free one.",
+    )
+    grpc_front: Literal["native", "aio"] = Field(
+        "native",
+        description="Server under the gRPC listener: native (Rust) or aio (grpcio's, to compare with; it can't serve "
+        "mixer, the local sockets of citadel and its agent, nsmgr and forwarder).",
     )
     config: Path | None = Field(
         None, description="Folder of YAML documents to serve instead of the manager's store; reloaded on change."

@@ -99,7 +99,13 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         owners = Owners(_owners(settings.mixer), credentials, settings.trust_domain)
         stack.push_async_callback(owners.close)
 
-        server = Server(settings.listen, credentials, authorize=authorization(settings.trust_domain))
+        server = Server(
+            settings.listen,
+            credentials,
+            front=settings.grpc_front,
+            part=settings.part,
+            authorize=authorization(settings.trust_domain),
+        )
         api = ConfigService(catalogue, writer, owners, status)
         config_pb2_grpc.add_ConfigServiceServicer_to_server(api, server)
         DiscoveryServer(hub, settings.trust_domain).add_to(server)

@@ -21,7 +21,6 @@ from meshwright.core import health as healths
 from meshwright.core import store as stores
 from meshwright.core.admin import Admin
 from meshwright.core.identity import part_id
-from meshwright.dataplane import spans
 from meshwright.dataplane import telemetry as native_telemetry
 from meshwright.dataplane.grpc import Limits, NativeServer
 from meshwright.dataplane.policy import Engine
@@ -56,7 +55,7 @@ async def run(settings: MixerSettings, stop: asyncio.Event) -> None:
         if own is not None:
             await stack.enter_async_context(own)
         await stack.enter_async_context(Admin(settings.admin, health, own))
-        sender = await stack.enter_async_context(telemetry.setup(settings.part, settings, own))
+        await stack.enter_async_context(telemetry.setup(settings.part, settings, own))
         store = await stack.enter_async_context(stores.connect(settings))
         bus = await stack.enter_async_context(buses.connect(settings, health))
         source = await stack.enter_async_context(config.connect(settings, store, health))
@@ -112,7 +111,6 @@ async def run(settings: MixerSettings, stop: asyncio.Event) -> None:
                     tasks.create_task(replicas.follow(), name="follow replicas"),
                     tasks.create_task(replicas.register(settings.advertise or address), name="register replica"),
                     tasks.create_task(worker.run(), name="deliver records"),
-                    tasks.create_task(spans.export(sender, stopping), name="export spans"),
                 ]
                 pumping = tasks.create_task(pump.run(stopping), name="store records")
                 await stopped

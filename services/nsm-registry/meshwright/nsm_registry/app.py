@@ -100,7 +100,13 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         stopping = tasks.create_task(stop.wait(), name="stop")
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
 
-        server = Server(settings.listen, identity, authorize=_rules(settings.trust_domain))
+        server = Server(
+            settings.listen,
+            identity,
+            front=settings.grpc_front,
+            part=settings.part,
+            authorize=_rules(settings.trust_domain),
+        )
         registry.add_to(server)
         healths.add_to_server(health, server)
         address = await server.start()

@@ -1,6 +1,6 @@
 """Who may call what: SPIFFE ID patterns for each service or method, deny by default.
 
-The same table drives the native front, where it is evaluated in Rust.
+The native front evaluates the same table in Rust.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ class Authorization:
     """
 
     rules: Sequence[tuple[str, Sequence[str]]] = field(default_factory=tuple)
+
+    @property
+    def names_unix_users(self) -> bool:
+        """Whether a rule is for callers without TLS, whom only the kernel can name ("unix:uid=1000")."""
+        return any(pattern.startswith("unix:") for _, patterns in self.rules for pattern in patterns)
 
     def allows(self, method: str, caller: str | None) -> bool:
         """Return whether `caller` may call `method` (a full path, ``/package.Service/Method``)."""

@@ -18,6 +18,17 @@ from meshwright.core.grpc import limits
 from meshwright.core.grpc.tracing import client_interceptors
 from meshwright.core.identity import SYSTEM_NAMESPACE, IdentitySource, part_dns
 
+_OPTIONS = [
+    ("grpc.max_receive_message_length", limits.DEFAULT.message_size),
+    ("grpc.max_send_message_length", limits.DEFAULT.message_size),
+    ("grpc.max_metadata_size", limits.DEFAULT.metadata_size),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),  # parts of one mesh restart within seconds
+]
 _RETIREMENT_SECONDS = 3600.0  # how long streams may go on over the channel of a rotated identity
 
 
@@ -101,7 +112,7 @@ class Channel:
         return self._bound[key]
 
     def _open(self) -> Any:
-        options: list[tuple[str, Any]] = list(limits.CHANNEL_OPTIONS)
+        options: list[tuple[str, Any]] = list(_OPTIONS)
         if self._target.startswith("unix:"):
             # grpcio's default is the percent-encoded path, which isn't a valid authority (RFC 3986 section 3.2): strict
             # HTTP/2 servers reset the stream.

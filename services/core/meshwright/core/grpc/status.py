@@ -1,6 +1,12 @@
-"""The one place that turns an error of ours into a gRPC status code."""
+"""The one place that turns an exception of a handler into a gRPC status, on both fronts.
+
+One decision to know: callers read our own errors word for word, because they name field and remedy; what isn't ours may
+hold anything, so it goes to the log and the caller learns only where to look.
+"""
 
 from __future__ import annotations
+
+import structlog
 
 import grpc
 from meshwright.core import errors
@@ -16,10 +22,20 @@ _CODES: dict[type[errors.MeshwrightError], grpc.StatusCode] = {
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 
+_log = structlog.get_logger(__name__)
+
 
 def code(error: BaseException) -> grpc.StatusCode:
-    """Return the status code of an error; UNKNOWN for what isn't ours."""
+    """Return the status code of an error: UNKNOWN for one of ours that has none, INTERNAL for what isn't ours."""
     for kind in type(error).__mro__:
         if kind in _CODES:
             return _CODES[kind]
-    return grpc.StatusCode.UNKNOWN
+    return grpc.StatusCode.UNKNOWN if isinstance(error, errors.MeshwrightError) else grpc.StatusCode.INTERNAL
+
+
+def of(error: BaseException, method: str) -> tuple[grpc.StatusCode, str]:
+    """Return code and text for an exception of `method`'s handler; log it when it isn't ours."""
+    if isinstance(error, errors.MeshwrightError):
+        return code(error), str(error)
+    _log.error("handler_failed", method=method, exc_info=error)
+    return code(error), f"{method} failed here; the log of this part has the reason"

@@ -1,4 +1,4 @@
-"""Trace context over grpcio: W3C `traceparent` in the metadata, and a span for each unary call.
+"""Trace context over gRPC: W3C `traceparent` in the metadata, and a span for each unary call.
 
 Names and attributes follow OpenTelemetry's semantic conventions for RPC. One decision to know: a call gets a span only
 in a trace that somebody records, so a call outside of one costs a look at the context; streams carry the context only.
@@ -31,6 +31,17 @@ def _semantics(method: str) -> dict[str, str]:
 
 def _is_recorded(context: contexts.Context | None = None) -> bool:
     return trace.get_current_span(context).get_span_context().trace_flags.sampled
+
+
+def place(context: Any) -> contexts.Context | None:
+    """Return the parent of what a call's handler records: the native server's span, else the caller's; None without."""
+    if hasattr(context, "traceparent"):
+        parent = context.traceparent()
+        return extract({"traceparent": parent}) if parent else None
+    if trace.get_current_span().get_span_context().is_valid:
+        return None  # the interceptor below has a span for this call
+    carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return extract(carrier) if "traceparent" in carrier else None
 
 
 def _with_context(details: Any) -> Any:
@@ -105,5 +116,5 @@ async def _traced(behaviour: Any, method: str, remote: contexts.Context, request
 
 
 def server_interceptors() -> list[Any]:
-    """Return what a server needs to continue its callers' traces."""
+    """Return what grpc.aio's server needs to record its part of its callers' traces."""
     return [_Server()]

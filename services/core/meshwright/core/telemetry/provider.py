@@ -21,7 +21,7 @@ from meshwright.core import grpc as mesh_grpc
 from meshwright.core import logs
 from meshwright.core.identity import IdentitySource, part_id
 from meshwright.core.settings import ServiceSettings
-from meshwright.core.telemetry import metrics
+from meshwright.core.telemetry import metrics, spans
 from meshwright.core.telemetry.native import NativeSpan, Value, encode
 from meshwright.core.telemetry.records import Records
 from meshwright.core.telemetry.sender import Sender
@@ -67,11 +67,12 @@ class Telemetry:
         self._records = Records(self.resource)
         self._reporting: asyncio.Task[None] | None = None
         self._stop_logs: Callable[[], None] = lambda: None
+        self._native_spans = contextlib.AsyncExitStack()
 
-    def export_native_spans(self, spans: Sequence[NativeSpan]) -> None:
+    def export_native_spans(self, finished: Sequence[NativeSpan]) -> None:
         """Send spans that Rust finished; dropped when no collector is named."""
-        if self._sender and spans:
-            self._sender.offer(encode(spans, self.resource))
+        if self._sender and finished:
+            self._sender.offer(encode(finished, self.resource))
 
     async def __aenter__(self) -> Self:
         """Become the process's tracer provider."""
@@ -85,6 +86,7 @@ class Telemetry:
         trace.set_tracer_provider(self._provider)
         self._stop_logs = logs.forward(self._records)
         self._reporting = asyncio.create_task(self._report(self._sender), name="telemetry reports")
+        await self._native_spans.enter_async_context(spans.drained(self.export_native_spans))
         return self
 
     async def __aexit__(
@@ -93,6 +95,7 @@ class Telemetry:
         """Send what is left, for a short while."""
         if self._provider:
             await asyncio.to_thread(self._provider.shutdown)
+        await self._native_spans.aclose()
         if self._reporting:
             self._reporting.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -19,7 +19,6 @@ from meshwright.core.admin import Admin
 from meshwright.core.clock import Clock
 from meshwright.core.grpc import Channel
 from meshwright.core.identity import IdentitySource, part_id
-from meshwright.dataplane import spans
 from meshwright.nsm import metrics, wire
 from meshwright.nsm.chain import Chain
 from meshwright.nsm.connections import Connections
@@ -59,11 +58,9 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         identity = citadel_identity.source(settings)
         if identity is not None:
             await stack.enter_async_context(identity)
-        sender = await stack.enter_async_context(telemetry.setup(settings.part, settings, identity))
+        await stack.enter_async_context(telemetry.setup(settings.part, settings, identity))
         await stack.enter_async_context(Admin(settings.admin, health, identity))
         background = await _serve(settings, identity, clock, health, stack, tasks)
-        if settings.otlp:
-            background.append(tasks.create_task(spans.export(sender, stop), name="export spans"))
         await stop.wait()
         for task in background:
             task.cancel()

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from meshwright.core import errors
-from meshwright.platform import sockets
+from meshwright.core import errors, sockets
 
 HOST = "127.0.0.1"
 

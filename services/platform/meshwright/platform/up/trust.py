@@ -10,10 +10,9 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from meshwright.api.citadel.v1 import admin_pb2, admin_pb2_grpc, registration_pb2
-from meshwright.core import errors
+from meshwright.core import errors, sockets
 from meshwright.core.grpc import Channel
 from meshwright.core.identity import X509Identity
-from meshwright.platform import sockets
 
 _CALL_SECONDS = 5.0
 

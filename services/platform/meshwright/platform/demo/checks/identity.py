@@ -13,9 +13,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from meshwright.core import errors
+from meshwright.core import errors, sockets
 from meshwright.core.identity import part_id
-from meshwright.platform import sockets
 from meshwright.platform.demo import client, intruder, load
 from meshwright.platform.demo.harness import Failure, Measurements, until
 from meshwright.platform.demo.session import Session, xfcc

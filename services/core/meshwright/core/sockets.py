@@ -1,7 +1,7 @@
-"""Who listens on which TCP port, read from the kernel (/proc), never from our own tables.
+"""Who listens on which TCP port or Unix socket, read from the kernel (/proc), never from our own tables.
 
-One decision to know: `up` uses it to name the process that holds a port it wants, and the demo to find every port
-that the platform really opened: both need the truth, and neither needs a netlink library for it.
+One decision to know: servers and `up` use it to name the process that holds an address they want, and the demo to find
+every port that the platform really opened: all need the truth, and none needs a netlink library for it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LISTEN = "0A"
+_UNIX_ACCEPTS = "00010000"  # flags of a listening Unix socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +99,29 @@ def holder(port: int) -> Holder | None:
     found = next((listener for listener in listeners() if listener.port == port), None)
     if found is None:
         return None
-    for pid in pids():
-        if found.inode in inodes(pid):
-            return Holder(pid, process_name(pid))
-    return Holder(0, f"a process of user {found.uid} that this user can't look into")
+    return _opener(found.inode) or Holder(0, f"a process of user {found.uid} that this user can't look into")
+
+
+def holder_of(address: str) -> Holder | None:
+    """Return who listens on ``host:port`` or ``unix:/path``, or None when nobody does."""
+    if not address.startswith("unix:"):
+        port = address.rpartition(":")[2]
+        return holder(int(port)) if port.isdigit() and int(port) else None
+    inode = _unix_listener(address.removeprefix("unix:"))
+    return None if inode is None else _opener(inode) or Holder(0, "a process that this user can't look into")
+
+
+def _unix_listener(path: str) -> int | None:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/net/unix").read_text(errors="replace").splitlines()[1:]:
+            fields = line.split(maxsplit=7)
+            if len(fields) == 8 and fields[3] == _UNIX_ACCEPTS and fields[7] == path:
+                return int(fields[6])
+    return None
+
+
+def _opener(inode: int) -> Holder | None:
+    return next((Holder(pid, process_name(pid)) for pid in pids() if inode in inodes(pid)), None)
 
 
 def parent(pid: int) -> int:
