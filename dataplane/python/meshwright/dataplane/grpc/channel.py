@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import grpc
 import grpc.aio
@@ -13,11 +13,11 @@ import grpc.aio
 from meshwright.dataplane import _native
 from meshwright.dataplane.grpc import calls, mailbox
 from meshwright.dataplane.grpc import identity as identities
-from meshwright.dataplane.grpc.compression import Encoding, encoding_of
+from meshwright.dataplane.grpc.compression import encoding_of
 from meshwright.dataplane.grpc.descriptors import Descriptors
+from meshwright.dataplane.grpc.interceptors import Interceptors
 from meshwright.dataplane.grpc.limits import Limits
-
-Metadata = Sequence[tuple[str, str | bytes]] | grpc.aio.Metadata | None
+from meshwright.dataplane.grpc.methods import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 
 class NativeChannel(grpc.aio.Channel):
@@ -27,7 +27,7 @@ class NativeChannel(grpc.aio.Channel):
     ("spiffe://mesh.local/ns/shop/*"), or "" for any member of the own trust domain. Without `identity` it speaks plain
     text. One connection is made on demand, made again with a capped back-off when it breaks, and replaced without
     losing a call when the identity rotates. `compression` is what a call compresses its requests in unless it says
-    otherwise. Used on one event loop.
+    otherwise; `interceptors` are grpc.aio's, the first outermost. Used on one event loop.
     """
 
     def __init__(
@@ -38,8 +38,10 @@ class NativeChannel(grpc.aio.Channel):
         peer: str = "",
         limits: Limits | None = None,
         compression: grpc.Compression | None = None,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
     ) -> None:
         self._target = target
+        self._interceptors = Interceptors(interceptors)
         self._compression = encoding_of(compression)
         self._unfollow: Callable[[], None] | None = None
         native = None
@@ -118,7 +120,10 @@ class NativeChannel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> UnaryUnary:
         """Return what makes calls of `method`; generated stubs call this."""
-        return UnaryUnary(self._channel, method, request_serializer, response_deserializer, self._compression)
+        intercepts = self._interceptors.unary_unary
+        return UnaryUnary(
+            self._channel, method, request_serializer, response_deserializer, self._compression, intercepts
+        )
 
     def unary_stream(
         self,
@@ -128,7 +133,10 @@ class NativeChannel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> UnaryStream:
         """Return what makes calls of `method`; generated stubs call this."""
-        return UnaryStream(self._channel, method, request_serializer, response_deserializer, self._compression)
+        intercepts = self._interceptors.unary_stream
+        return UnaryStream(
+            self._channel, method, request_serializer, response_deserializer, self._compression, intercepts
+        )
 
     def stream_unary(
         self,
@@ -138,7 +146,10 @@ class NativeChannel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> StreamUnary:
         """Return what makes calls of `method`; generated stubs call this."""
-        return StreamUnary(self._channel, method, request_serializer, response_deserializer, self._compression)
+        intercepts = self._interceptors.stream_unary
+        return StreamUnary(
+            self._channel, method, request_serializer, response_deserializer, self._compression, intercepts
+        )
 
     def stream_stream(
         self,
@@ -148,7 +159,10 @@ class NativeChannel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> StreamStream:
         """Return what makes calls of `method`; generated stubs call this."""
-        return StreamStream(self._channel, method, request_serializer, response_deserializer, self._compression)
+        intercepts = self._interceptors.stream_stream
+        return StreamStream(
+            self._channel, method, request_serializer, response_deserializer, self._compression, intercepts
+        )
 
     async def _waited(self, begin: Callable[[_native.Mailbox, asyncio.Future[None]], _native.Running]) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -157,132 +171,3 @@ class NativeChannel(grpc.aio.Channel):
             await future
         finally:
             running.cancel()
-
-
-class _Method:
-    """One method of a server."""
-
-    def __init__(
-        self,
-        channel: _native.GrpcChannel,
-        path: str,
-        serialize: calls.Serializer,
-        deserialize: calls.Deserializer,
-        compression: Encoding | None,
-    ) -> None:
-        self._channel, self._path = channel, path
-        self._serialize, self._deserialize = serialize, deserialize
-        self._compression = compression
-
-    def _encoding(self, compression: grpc.Compression | None) -> Encoding | None:
-        return self._compression if compression is None else encoding_of(compression)
-
-    def _begin_stream(
-        self,
-        timeout: float | None,
-        metadata: Metadata,
-        wait_for_ready: bool | None,
-        compression: grpc.Compression | None,
-    ) -> Callable[[asyncio.Future[Any], asyncio.Future[calls.End]], _native.ClientStream]:
-        pairs, encoding, box = _pairs(metadata), self._encoding(compression), mailbox.of_running_loop()
-        return lambda initial, end: self._channel.stream(
-            self._path, pairs, timeout, bool(wait_for_ready), encoding, box, initial, end
-        )
-
-
-class UnaryUnary(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
-    """One request, one response."""
-
-    def __call__(
-        self,
-        request: Any,
-        *,
-        timeout: float | None = None,
-        metadata: Metadata = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> calls.UnaryUnaryCall:
-        """Begin a call; `timeout` in seconds. Call credentials aren't taken: the identity is the channel's."""
-        _refuse(credentials)
-        message = self._serialize(request) if self._serialize else request
-        encoding, box = self._encoding(compression), mailbox.of_running_loop()
-        return calls.UnaryUnaryCall(
-            lambda future: self._channel.unary(
-                self._path, message, _pairs(metadata), timeout, bool(wait_for_ready), encoding, box, future
-            ),
-            timeout,
-            self._deserialize,
-        )
-
-
-class UnaryStream(_Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
-    """One request, many responses."""
-
-    def __call__(
-        self,
-        request: Any,
-        *,
-        timeout: float | None = None,
-        metadata: Metadata = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> calls.UnaryStreamCall:
-        """Begin a call; `timeout` in seconds for all of it."""
-        _refuse(credentials)
-        begin = self._begin_stream(timeout, metadata, wait_for_ready, compression)
-        message = self._serialize(request) if self._serialize else request
-
-        def begin_with_request(initial: asyncio.Future[Any], end: asyncio.Future[calls.End]) -> _native.ClientStream:
-            stream = begin(initial, end)
-            stream.write(message)  # the first: there is room
-            stream.done_writing()
-            return stream
-
-        return calls.UnaryStreamCall(begin_with_request, timeout, None, self._deserialize, None)
-
-
-class StreamUnary(_Method, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
-    """Many requests, one response."""
-
-    def __call__(
-        self,
-        request_iterator: AsyncIterable[Any] | Iterable[Any] | None = None,
-        timeout: float | None = None,
-        metadata: Metadata = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> calls.StreamUnaryCall:
-        """Begin a call; without an iterator, `write` the requests and end them by `done_writing`."""
-        _refuse(credentials)
-        begin = self._begin_stream(timeout, metadata, wait_for_ready, compression)
-        return calls.StreamUnaryCall(begin, timeout, self._serialize, self._deserialize, request_iterator)
-
-
-class StreamStream(_Method, grpc.aio.StreamStreamMultiCallable[Any, Any]):
-    """Many requests, many responses."""
-
-    def __call__(
-        self,
-        request_iterator: AsyncIterable[Any] | Iterable[Any] | None = None,
-        timeout: float | None = None,
-        metadata: Metadata = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> calls.StreamStreamCall:
-        """Begin a call; without an iterator, `write` the requests and end them by `done_writing`."""
-        _refuse(credentials)
-        begin = self._begin_stream(timeout, metadata, wait_for_ready, compression)
-        return calls.StreamStreamCall(begin, timeout, self._serialize, self._deserialize, request_iterator)
-
-
-def _pairs(metadata: Metadata) -> list[tuple[str, str | bytes]] | None:
-    return None if metadata is None else [(key, value) for key, value in metadata]
-
-
-def _refuse(credentials: grpc.CallCredentials | None) -> None:
-    if credentials is not None:
-        raise grpc.aio.UsageError("credentials: this channel's identity is its certificate; send tokens as metadata")

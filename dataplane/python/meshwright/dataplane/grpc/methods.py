@@ -1,0 +1,246 @@
+"""The methods of a server as a channel's callables, of all four kinds: what generated stubs call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from meshwright.dataplane import _native
+from meshwright.dataplane.grpc import calls, interceptors, mailbox
+from meshwright.dataplane.grpc.compression import Encoding, encoding_of
+
+Metadata = Sequence[tuple[str, str | bytes]] | grpc.aio.Metadata | None
+Requests = AsyncIterable[Any] | Iterable[Any] | None
+
+
+class _Method:
+    """One method of a server."""
+
+    def __init__(
+        self,
+        channel: _native.GrpcChannel,
+        path: str,
+        serialize: calls.Serializer,
+        deserialize: calls.Deserializer,
+        compression: Encoding | None,
+        intercepts: Sequence[Any] = (),
+    ) -> None:
+        self._channel, self._path = channel, path
+        self._serialize, self._deserialize = serialize, deserialize
+        self._compression = compression
+        self._intercepts = intercepts
+
+    def _encoding(self, compression: grpc.Compression | None) -> Encoding | None:
+        return self._compression if compression is None else encoding_of(compression)
+
+    def _intercepted(
+        self,
+        begin: Callable[[str, Any, float | None, Metadata, bool | None, Encoding | None], Any],
+        wrap: Callable[[grpc.aio.Call | None, Any], grpc.aio.Call],
+        details: grpc.aio.ClientCallDetails,
+        requests: Any,
+        compression: grpc.Compression | None,
+    ) -> Any:
+        encoding = self._encoding(compression)
+
+        async def begin_call(details: Any, requests: Any) -> Any:
+            _refuse(details.credentials)
+            path = details.method.decode() if isinstance(details.method, bytes) else details.method
+            return begin(path, requests, details.timeout, details.metadata, details.wait_for_ready, encoding)
+
+        return interceptors.chained(self._intercepts, begin_call, wrap)(details, requests)
+
+    def _details(
+        self,
+        timeout: float | None,
+        metadata: Metadata,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+    ) -> grpc.aio.ClientCallDetails:
+        pairs = grpc.aio.Metadata(*(_pairs(metadata) or ()))
+        # The stubs say str; grpc.aio's interceptors get bytes.
+        method: Any = self._path.encode()
+        return grpc.aio.ClientCallDetails(method, timeout, pairs, credentials, wait_for_ready)
+
+    def _stream(
+        self,
+        path: str,
+        timeout: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool | None,
+        encoding: Encoding | None,
+    ) -> Callable[[asyncio.Future[Any], asyncio.Future[calls.End]], _native.ClientStream]:
+        pairs, box = _pairs(metadata), mailbox.of_running_loop()
+        return lambda initial, end: self._channel.stream(
+            path, pairs, timeout, bool(wait_for_ready), encoding, box, initial, end
+        )
+
+
+class UnaryUnary(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
+    """One request, one response."""
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> grpc.aio.UnaryUnaryCall[Any, Any]:
+        """Begin a call; `timeout` in seconds. Call credentials aren't taken: the identity is the channel's."""
+        _refuse(credentials)
+        if not self._intercepts:
+            encoding = self._encoding(compression)
+            return self._begin(self._path, request, timeout, metadata, wait_for_ready, encoding)
+        details = self._details(timeout, metadata, credentials, wait_for_ready)
+        making = self._intercepted(self._begin, interceptors.Answered, details, request, compression)
+        return interceptors.InterceptedUnaryUnary(making, timeout)
+
+    def _begin(
+        self,
+        path: str,
+        request: Any,
+        timeout: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool | None,
+        encoding: Encoding | None,
+    ) -> calls.UnaryUnaryCall:
+        message = self._serialize(request) if self._serialize else request
+        box = mailbox.of_running_loop()
+        return calls.UnaryUnaryCall(
+            lambda future: self._channel.unary(
+                path, message, _pairs(metadata), timeout, bool(wait_for_ready), encoding, box, future
+            ),
+            timeout,
+            self._deserialize,
+        )
+
+
+class UnaryStream(_Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
+    """One request, many responses."""
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> grpc.aio.UnaryStreamCall[Any, Any]:
+        """Begin a call; `timeout` in seconds for all of it."""
+        _refuse(credentials)
+        if not self._intercepts:
+            encoding = self._encoding(compression)
+            return self._begin(self._path, request, timeout, metadata, wait_for_ready, encoding)
+        details = self._details(timeout, metadata, credentials, wait_for_ready)
+        making = self._intercepted(self._begin, interceptors.Iterated, details, request, compression)
+        return interceptors.InterceptedUnaryStream(making, timeout)
+
+    def _begin(
+        self,
+        path: str,
+        request: Any,
+        timeout: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool | None,
+        encoding: Encoding | None,
+    ) -> calls.UnaryStreamCall:
+        begin = self._stream(path, timeout, metadata, wait_for_ready, encoding)
+        message = self._serialize(request) if self._serialize else request
+
+        def begin_with_request(initial: asyncio.Future[Any], end: asyncio.Future[calls.End]) -> _native.ClientStream:
+            stream = begin(initial, end)
+            stream.write(message)  # the first: there is room
+            stream.done_writing()
+            return stream
+
+        return calls.UnaryStreamCall(begin_with_request, timeout, None, self._deserialize, None)
+
+
+class StreamUnary(_Method, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
+    """Many requests, one response."""
+
+    def __call__(
+        self,
+        request_iterator: Requests = None,
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> grpc.aio.StreamUnaryCall[Any, Any]:
+        """Begin a call; without an iterator, `write` the requests and end them by `done_writing`."""
+        _refuse(credentials)
+        if not self._intercepts:
+            encoding = self._encoding(compression)
+            return self._begin(self._path, request_iterator, timeout, metadata, wait_for_ready, encoding)
+        details = self._details(timeout, metadata, credentials, wait_for_ready)
+        written = interceptors.Written() if request_iterator is None else None
+        requests = request_iterator if written is None else written
+        making = self._intercepted(self._begin, interceptors.Answered, details, requests, compression)
+        return interceptors.InterceptedStreamUnary(making, timeout, written)
+
+    def _begin(
+        self,
+        path: str,
+        requests: Requests,
+        timeout: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool | None,
+        encoding: Encoding | None,
+    ) -> calls.StreamUnaryCall:
+        begin = self._stream(path, timeout, metadata, wait_for_ready, encoding)
+        return calls.StreamUnaryCall(begin, timeout, self._serialize, self._deserialize, requests)
+
+
+class StreamStream(_Method, grpc.aio.StreamStreamMultiCallable[Any, Any]):
+    """Many requests, many responses."""
+
+    def __call__(
+        self,
+        request_iterator: Requests = None,
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> grpc.aio.StreamStreamCall[Any, Any]:
+        """Begin a call; without an iterator, `write` the requests and end them by `done_writing`."""
+        _refuse(credentials)
+        if not self._intercepts:
+            encoding = self._encoding(compression)
+            return self._begin(self._path, request_iterator, timeout, metadata, wait_for_ready, encoding)
+        details = self._details(timeout, metadata, credentials, wait_for_ready)
+        written = interceptors.Written() if request_iterator is None else None
+        requests = request_iterator if written is None else written
+        making = self._intercepted(self._begin, interceptors.Iterated, details, requests, compression)
+        return interceptors.InterceptedStreamStream(making, timeout, written)
+
+    def _begin(
+        self,
+        path: str,
+        requests: Requests,
+        timeout: float | None,
+        metadata: Metadata,
+        wait_for_ready: bool | None,
+        encoding: Encoding | None,
+    ) -> calls.StreamStreamCall:
+        begin = self._stream(path, timeout, metadata, wait_for_ready, encoding)
+        return calls.StreamStreamCall(begin, timeout, self._serialize, self._deserialize, requests)
+
+
+def _pairs(metadata: Metadata) -> list[tuple[str, str | bytes]] | None:
+    return None if metadata is None else [(key, value) for key, value in metadata]
+
+
+def _refuse(credentials: grpc.CallCredentials | None) -> None:
+    if credentials is not None:
+        raise grpc.aio.UsageError("credentials: this channel's identity is its certificate; send tokens as metadata")
