@@ -27,8 +27,14 @@ use meshwright_serve::Services;
 /// Adds every handler to a server's services.
 pub fn add_to(services: Services, state: &Arc<State>) -> Services {
     services
-        .add(mixer::MixerServer::new(state.clone()))
-        .add(AuthorizationServer::new(authorization::Authorize::new(state.clone())))
-        .add(AccessLogServiceServer::new(access_log::AccessLog::new(state.clone())))
-        .add(QuotaPeerServer::new(quota_peer::Owner::new(state.clone())))
+        .add(mixer::MixerServer::new(state.clone()), &["Check", "Report"])
+        .add(
+            AuthorizationServer::new(authorization::Authorize::new(state.clone())),
+            &["Check"],
+        )
+        .add(
+            AccessLogServiceServer::new(access_log::AccessLog::new(state.clone())),
+            &["StreamAccessLogs"],
+        )
+        .add(QuotaPeerServer::new(quota_peer::Owner::new(state.clone())), &["Charge"])
 }

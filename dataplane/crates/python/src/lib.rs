@@ -13,6 +13,7 @@ mod serve_identity;
 mod serve_inbox;
 mod serve_mailbox;
 mod serve_metadata;
+mod serve_metrics;
 mod serve_outbox;
 mod serve_runtime;
 mod serve_server;
@@ -35,6 +36,8 @@ mod _native {
     use super::serve_identity::PyIdentity;
     #[pymodule_export]
     use super::serve_mailbox::Mailbox;
+    #[pymodule_export]
+    use super::serve_metrics::{MethodCalls, StatusCalls, call_duration_bounds, read_calls};
     #[pymodule_export]
     use super::serve_server::GrpcServer;
     #[pymodule_export]

@@ -54,6 +54,10 @@ impl Fallback for PythonFallback {
         self.0.claims_all || self.0.methods.contains_key(path)
     }
 
+    fn methods(&self) -> Vec<String> {
+        self.0.methods.keys().cloned().collect()
+    }
+
     fn call(&self, request: Request<Incoming>) -> Reply {
         let handlers = self.0.clone();
         if handlers.pending.fetch_add(1, Ordering::Relaxed) >= handlers.pending_calls {

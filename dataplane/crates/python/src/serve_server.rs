@@ -14,6 +14,7 @@ use crate::serve_descriptors::seconds;
 use crate::serve_handlers::{Handlers, PythonFallback};
 use crate::serve_identity::{PyIdentity, to_python};
 use crate::serve_mailbox::Mailbox;
+use crate::serve_metrics::server_meter;
 use crate::serve_runtime::runtime;
 use crate::serve_services::NativeServices;
 use crate::serve_telemetry::recorder;
@@ -56,8 +57,8 @@ pub(crate) struct GrpcServer {
 impl GrpcServer {
     /// Bind and serve. `on_notice(event, peer, reason)` hears of refused connections, on the mailbox's loop.
     #[new]
-    #[pyo3(signature = (*, listen, socket_mode, identity, authorize, limits, compression, root_share, native, methods, claims_all,
-                        mailbox, on_call, on_cancel, on_notice))]
+    #[pyo3(signature = (*, listen, socket_mode, identity, authorize, limits, compression, root_share, metrics, native,
+                        methods, claims_all, mailbox, on_call, on_cancel, on_notice))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of the wrapper's one call")]
     fn new(
         py: Python<'_>,
@@ -68,6 +69,7 @@ impl GrpcServer {
         limits: PyLimits,
         compression: Option<PyEncoding>,
         root_share: f64,
+        metrics: bool,
         native: Vec<PyRef<'_, NativeServices>>,
         methods: HashMap<String, bool>,
         claims_all: bool,
@@ -106,6 +108,9 @@ impl GrpcServer {
                         .map(drop)
                 });
             });
+        if metrics {
+            builder = builder.meter(server_meter());
+        }
         if let Some(identity) = identity {
             builder = builder.identity(identity.identities());
         }

@@ -10,7 +10,7 @@ type Add = dyn Fn(Services) -> Services + Send + Sync;
 pub(crate) struct NativeServices(Box<Add>);
 
 impl NativeServices {
-    /// For other native modules: `NativeServices::new(move |services| services.add(MixerServer::new(mixer.clone())))`.
+    /// For other native modules: `NativeServices::new(move |services| services.add(MixerServer::new(mixer.clone()), &["Check"]))`.
     #[allow(dead_code, reason = "used by the modules that define native services")]
     pub(crate) fn new(add: impl Fn(Services) -> Services + Send + Sync + 'static) -> Self {
         Self(Box::new(add))

@@ -42,7 +42,7 @@ impl Watch {
                 span.fail(message.to_owned());
             }
         }
-        self.guard.ended(code);
+        self.guard.ended(code, self.span.as_ref());
     }
 }
 

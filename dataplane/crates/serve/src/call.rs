@@ -8,13 +8,14 @@ use std::sync::Arc;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower_service::Service;
 
 use crate::body::{CallBody, Watch};
 use crate::deadline::{self, Deadline};
 use crate::descriptors::Descriptors;
+use crate::meter::{Methods, Timed};
 use crate::peer::Peer;
 use crate::server::Shared;
 use crate::span::{Active, Context, Recorder};
@@ -25,6 +26,9 @@ pub trait Fallback: Send + Sync + 'static {
     /// Whether these handlers know the method at `path` ("/package.Service/Method").
     fn claims(&self, path: &str) -> bool;
 
+    /// The paths of the methods that these handlers are sure to know: telemetry names only these.
+    fn methods(&self) -> Vec<String>;
+
     /// Answer a call. The request's extensions hold [`Peer`], [`Current`](crate::span::Current), on a Unix socket
     /// [`Descriptors`], and [`Deadline`] if there is one; the server ends the call at the deadline by dropping the future or the body.
     fn call(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
@@ -34,18 +38,28 @@ pub trait Fallback: Send + Sync + 'static {
 #[derive(Debug)]
 pub(crate) struct Guard {
     stats: Arc<Stats>,
+    timed: Option<Timed>,
 }
 
 impl Guard {
-    fn new(stats: &Arc<Stats>) -> Self {
+    fn new(stats: &Arc<Stats>, methods: Option<&Methods>, path: &str) -> Self {
         stats::add(&stats.calls_started);
         stats::add(&stats.calls_open);
-        Self { stats: stats.clone() }
+        Self {
+            stats: stats.clone(),
+            timed: methods.map(|methods| Timed::begin(methods.find(path).clone())),
+        }
     }
 
-    pub(crate) fn ended(&self, code: i32) {
+    pub(crate) fn ended(&mut self, code: i32, span: Option<&Active>) {
         if code != 0 {
             stats::add(&self.stats.calls_failed);
+        }
+        if let Some(timed) = &mut self.timed {
+            let sampled = span
+                .filter(|span| span.is_recording())
+                .map(|span| span.current().context);
+            timed.end(Code::from_i32(code), sampled);
         }
     }
 }
@@ -71,7 +85,7 @@ pub(crate) async fn answer(
         .spans
         .as_ref()
         .map(|(recorder, share)| begin_span(recorder, *share, &path, &request));
-    let guard = Guard::new(&shared.stats);
+    let guard = Guard::new(&shared.stats, shared.methods.as_ref(), &path);
     let mut watch = Watch::new(span, guard);
     if let Some(rules) = &shared.rules
         && !rules.allow(&path, &peer)

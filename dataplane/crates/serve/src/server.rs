@@ -17,6 +17,7 @@ use crate::connection::serve_connection;
 use crate::identity::Identities;
 use crate::limits::Limits;
 use crate::listener::Listener;
+use crate::meter::{Meter, Methods};
 use crate::peer::Peer;
 use crate::services::Services;
 use crate::span::Recorder;
@@ -43,6 +44,7 @@ pub struct Builder {
     services: Services,
     fallback: Option<Arc<dyn Fallback>>,
     spans: Option<(Arc<Recorder>, f64)>,
+    meter: Option<Arc<Meter>>,
     on_notice: Option<OnNotice>,
 }
 
@@ -90,6 +92,13 @@ impl Builder {
         self
     }
 
+    /// Count calls and their durations in `meter`, by method.
+    #[must_use]
+    pub fn meter(mut self, meter: Arc<Meter>) -> Self {
+        self.meter = Some(meter);
+        self
+    }
+
     /// Tell `on_notice` of refused connections; it must not block.
     #[must_use]
     pub fn on_notice(mut self, on_notice: impl Fn(Notice) + Send + Sync + 'static) -> Self {
@@ -102,6 +111,10 @@ impl Builder {
         let addresses = listeners.iter().map(|listener| listener.address().to_owned()).collect();
         let (phase, phases) = watch::channel(Phase::Serving);
         let (open, closed) = mpsc::channel(1);
+        let methods = self.meter.map(|meter| {
+            let fallback = self.fallback.iter().flat_map(|fallback| fallback.methods());
+            Methods::new(&meter, self.services.methods().chain(fallback))
+        });
         let shared = Arc::new(Shared {
             notices: Mutex::new((Instant::now(), 0)),
             identities: self.identities,
@@ -110,6 +123,7 @@ impl Builder {
             services: self.services.prepared(),
             fallback: self.fallback,
             spans: self.spans,
+            methods,
             on_notice: self.on_notice,
             stats: Arc::default(),
         });
@@ -138,6 +152,7 @@ impl Server {
             services: Services::default(),
             fallback: None,
             spans: None,
+            meter: None,
             on_notice: None,
         }
     }
@@ -191,6 +206,7 @@ pub(crate) struct Shared {
     pub(crate) services: Services,
     pub(crate) fallback: Option<Arc<dyn Fallback>>,
     pub(crate) spans: Option<(Arc<Recorder>, f64)>,
+    pub(crate) methods: Option<Methods>,
     on_notice: Option<OnNotice>,
     pub(crate) stats: Arc<Stats>,
 }

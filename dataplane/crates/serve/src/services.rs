@@ -17,13 +17,15 @@ use tower_service::Service;
 pub struct Services {
     routes: Routes,
     names: HashSet<&'static str>,
+    methods: Vec<String>,
 }
 
 impl Services {
-    /// Add a service, e.g. `MixerServer::new(handler)`.
+    /// Add a service, e.g. `MixerServer::new(handler)`, and the names of its methods, which generated code keeps to
+    /// itself: telemetry knows only these.
     #[must_use]
     #[allow(clippy::should_implement_trait, reason = "no sum of two alike")]
-    pub fn add<S, B>(mut self, service: S) -> Self
+    pub fn add<S, B>(mut self, service: S, methods: &[&str]) -> Self
     where
         B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
@@ -35,6 +37,8 @@ impl Services {
         S::Future: Send + 'static,
     {
         self.names.insert(S::NAME);
+        self.methods
+            .extend(methods.iter().map(|method| format!("/{}/{method}", S::NAME)));
         self.routes = self.routes.add_service(service);
         self
     }
@@ -42,6 +46,11 @@ impl Services {
     /// Full names, e.g. "istio.mixer.v1.Mixer".
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.names.iter().copied()
+    }
+
+    /// The paths of all methods, e.g. "/istio.mixer.v1.Mixer/Check".
+    pub(crate) fn methods(&self) -> impl Iterator<Item = String> {
+        self.methods.iter().cloned()
     }
 
     /// The routes, when `path` ("/package.Service/Method") belongs to one of these services.
@@ -55,6 +64,7 @@ impl Services {
         Self {
             routes: self.routes.prepare(),
             names: self.names,
+            methods: self.methods,
         }
     }
 }

@@ -145,7 +145,7 @@ async fn descriptors_travel_inside_tls_and_none_stays_open() {
     let listener = Listener::bind(&format!("unix:{}", path.display()), 0o600).expect("bound");
     let server = Server::builder()
         .identity(Identities::new(authority.issue(SERVER, None)))
-        .services(Services::default().add(InterceptedService::new(health, exchange)))
+        .services(Services::default().add(InterceptedService::new(health, exchange), &["Check"]))
         .serve(vec![listener]);
     let channel = channel(&server, Some(Identities::new(authority.issue(CLIENT, None))), SERVER);
     channel.send_descriptor(temporary().0);
@@ -183,7 +183,7 @@ async fn rules_and_spans_hold_for_native_handlers() {
     let (_, health) = tonic_health::server::health_reporter();
     let server = Server::builder()
         .identity(Identities::new(authority.issue(SERVER, None)))
-        .services(Services::default().add(health))
+        .services(Services::default().add(health, &["Check", "Watch"]))
         .authorize(Rules::new([("/grpc.health.v1.Health/Check", [CLIENT])]).expect("rules"))
         .spans(recorder.clone(), 1.0)
         .serve(vec![Listener::bind("127.0.0.1:0", 0).expect("bound")]);

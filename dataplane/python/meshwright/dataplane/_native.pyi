@@ -13,14 +13,18 @@ __all__ = [
     "Identity",
     "KernelPort",
     "Mailbox",
+    "MethodCalls",
     "NativeServices",
     "NativeSpan",
     "PolicyEngine",
     "Running",
     "ServerCall",
+    "StatusCalls",
+    "call_duration_bounds",
     "drain_spans",
     "dropped_spans",
     "open_descriptors",
+    "read_calls",
 ]
 
 @type_check_only
@@ -171,6 +175,7 @@ class GrpcServer:
         limits: LimitsLike,
         compression: Literal["gzip", "deflate"] | None,
         root_share: float,
+        metrics: bool,
         native: Sequence[NativeServices],
         methods: Mapping[str, bool],
         claims_all: bool,
@@ -254,6 +259,30 @@ class NativeSpan:
     @property
     def attributes(self) -> dict[str, str | int | bool | float]: ...
 
+@final
+class MethodCalls:
+    @property
+    def method(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def started(self) -> int: ...
+    @property
+    def ended(self) -> list[StatusCalls]: ...
+
+@final
+class StatusCalls:
+    @property
+    def status(self) -> str: ...
+    @property
+    def counts(self) -> list[int]: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def exemplars(self) -> list[tuple[float, bytes, bytes, int] | None]: ...
+
+def read_calls(side: str) -> list[MethodCalls]: ...
+def call_duration_bounds() -> list[float]: ...
 def drain_spans(most: int, timeout: float) -> list[NativeSpan]: ...
 def dropped_spans() -> int: ...
 def open_descriptors() -> int: ...

@@ -1,11 +1,22 @@
-"""Spans that native code has finished, for the exporter in `meshwright.core.telemetry`.
+"""What native code knows of its work, for the exporter in `meshwright.core.telemetry`: finished spans, counted calls.
 
-One decision to know: the queue is bounded and never waits; what doesn't fit is dropped and counted in `dropped()`.
+One decision to know: the queue of spans is bounded and never waits; what doesn't fit is dropped and counted in
+`dropped()`.
 """
 
-from meshwright.dataplane._native import NativeSpan, drain_spans, dropped_spans
+from typing import Literal
 
-__all__ = ["NativeSpan", "drain", "dropped"]
+from meshwright.dataplane._native import (
+    MethodCalls,
+    NativeSpan,
+    StatusCalls,
+    call_duration_bounds,
+    drain_spans,
+    dropped_spans,
+    read_calls,
+)
+
+__all__ = ["MethodCalls", "NativeSpan", "StatusCalls", "bounds", "calls", "drain", "dropped"]
 
 
 def drain(timeout: float, most: int = 512) -> list[NativeSpan]:
@@ -16,3 +27,13 @@ def drain(timeout: float, most: int = 512) -> list[NativeSpan]:
 def dropped() -> int:
     """Return how many spans were dropped since the process began."""
     return dropped_spans()
+
+
+def calls(side: Literal["server", "client"]) -> list[MethodCalls]:
+    """Return what the process's servers or channels have counted since it began, by method."""
+    return read_calls(side)
+
+
+def bounds() -> list[float]:
+    """Return the upper bounds, in seconds, of the buckets in which calls are counted."""
+    return call_duration_bounds()

@@ -49,7 +49,7 @@ impl Authority {
 pub(crate) async fn serve(listen: &str, identities: Option<Arc<Identities>>) -> (Running, HealthReporter) {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("part", ServingStatus::Serving).await;
-    let mut builder = Server::builder().services(Services::default().add(health));
+    let mut builder = Server::builder().services(Services::default().add(health, &["Check", "Watch"]));
     if let Some(identities) = identities {
         builder = builder.identity(identities);
     }

@@ -31,6 +31,7 @@ class NativeServer(grpc.aio.Server):
     without TLS are named "unix:uid=1000" or "anonymous". Without `authorize` every authenticated caller may call all.
     `compression` is how responses are compressed where the caller takes it and the handler says nothing else.
     `sample_roots` is the share (0-1) of calls without a caller's trace that get a span.
+    `metrics` counts calls and their durations by method and status, for `meshwright.dataplane.telemetry`.
     `status_of(error)` turns a handler's exception into a status; None leaves it UNKNOWN and logged.
     """
 
@@ -44,6 +45,7 @@ class NativeServer(grpc.aio.Server):
         limits: Limits | None = None,
         compression: grpc.Compression | None = None,
         sample_roots: float = 0.0,
+        metrics: bool = True,
         socket_mode: int = 0o600,
         status_of: StatusOf | None = None,
     ) -> None:
@@ -56,7 +58,7 @@ class NativeServer(grpc.aio.Server):
         self._native = list(native)
         self._limits = limits or Limits()
         self._compression = encoding_of(compression)
-        self._sample_roots = sample_roots
+        self._sample_roots, self._metrics = sample_roots, metrics
         self._socket_mode = socket_mode
         self._dispatch = Dispatch(threads=self._limits.threads, status_of=status_of)
         self._server: _native.GrpcServer | None = None
@@ -110,6 +112,7 @@ class NativeServer(grpc.aio.Server):
             limits=self._limits,
             compression=self._compression,
             root_share=self._sample_roots,
+            metrics=self._metrics,
             native=self._native,
             methods=self._dispatch.methods,
             claims_all=self._dispatch.has_generic,

@@ -15,11 +15,27 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
+from prometheus_client.metrics_core import Metric
 
 from meshwright.core.telemetry.native import Value, attributes
 
 _STARTED = time.time_ns()
 _CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
+
+
+_UNITS = {"s": "seconds", "By": "bytes"}
+
+
+class ConventionalMetric(Metric):
+    """A metric of OpenTelemetry's conventions: in `/metrics` under its Prometheus name, by OTLP under its own.
+
+    `unit` is UCUM's; `attributes` gives the attribute of each label.
+    """
+
+    def __init__(self, name: str, documentation: str, kind: str, unit: str, attributes: Mapping[str, str]) -> None:
+        suffix = _UNITS[unit]
+        super().__init__(f"{name.replace('.', '_')}_{suffix}", documentation, kind, suffix)
+        self.otel_name, self.otel_unit, self.otel_attributes = name, unit, attributes
 
 
 def encode(
@@ -37,6 +53,9 @@ def encode(
 
 def _metric(family: Any, now: int) -> metrics_pb2.Metric | None:
     metric = metrics_pb2.Metric(name=family.name, description=family.documentation, unit=family.unit)
+    names: Mapping[str, str] = {}
+    if isinstance(family, ConventionalMetric):
+        metric.name, metric.unit, names = family.otel_name, family.otel_unit, family.otel_attributes
     match family.type:
         case "counter":
             totals = (sample for sample in family.samples if sample.name.endswith("_total"))
@@ -49,7 +68,9 @@ def _metric(family: Any, now: int) -> metrics_pb2.Metric | None:
             metric.gauge.CopyFrom(metrics_pb2.Gauge(data_points=_numbers(family.samples, now)))
         case "histogram":
             metric.histogram.CopyFrom(
-                metrics_pb2.Histogram(data_points=_histograms(family.samples, now), aggregation_temporality=_CUMULATIVE)
+                metrics_pb2.Histogram(
+                    data_points=_histograms(family.samples, names, now), aggregation_temporality=_CUMULATIVE
+                )
             )
         case _:  # info, summary: nobody here uses them
             return None
@@ -68,10 +89,10 @@ def _numbers(samples: Iterable[Any], now: int) -> list[metrics_pb2.NumberDataPoi
     ]
 
 
-def _histograms(samples: Iterable[Any], now: int) -> list[metrics_pb2.HistogramDataPoint]:
+def _histograms(samples: Iterable[Any], names: Mapping[str, str], now: int) -> list[metrics_pb2.HistogramDataPoint]:
     points: dict[tuple[tuple[str, str], ...], list[Any]] = defaultdict(list)
     for sample in samples:
-        labels = tuple((key, value) for key, value in sample.labels.items() if key != "le")
+        labels = tuple((names.get(key, key), value) for key, value in sample.labels.items() if key != "le")
         points[labels].append(sample)
     return [_histogram(labels, parts, now) for labels, parts in points.items()]
 
@@ -87,8 +108,19 @@ def _histogram(labels: Iterable[tuple[str, str]], samples: Iterable[Any], now: i
             below = int(sample.value)
             if sample.labels["le"] != "+Inf":
                 point.explicit_bounds.append(float(sample.labels["le"]))
+            if sample.exemplar is not None:
+                point.exemplars.append(_exemplar(sample.exemplar))
         elif sample.name.endswith("_sum"):
             point.sum = sample.value
         elif sample.name.endswith("_count"):
             point.count = int(sample.value)
     return point
+
+
+def _exemplar(found: Any) -> metrics_pb2.Exemplar:
+    return metrics_pb2.Exemplar(
+        time_unix_nano=int((found.timestamp or 0) * 1e9),
+        as_double=found.value,
+        trace_id=bytes.fromhex(found.labels.get("trace_id", "")),
+        span_id=bytes.fromhex(found.labels.get("span_id", "")),
+    )
