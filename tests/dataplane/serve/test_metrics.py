@@ -13,7 +13,8 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from serve_echo import AsyncEcho, EchoStub
 from serve_rig import native_channel, native_server
 
-from meshwright.core.telemetry import grpc_metrics, metrics
+from meshwright.core.grpc import metrics as grpc_metrics
+from meshwright.core.telemetry import metrics
 
 NAME = "rpc_server_call_duration_seconds"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn
 import grpc
 import grpc.aio
 from meshwright.core import errors, settings, sockets
-from meshwright.core.grpc import handlers
+from meshwright.core.grpc import handlers, metrics
 from meshwright.core.grpc import limits as default_limits
 from meshwright.core.grpc.aio import AioServer
 from meshwright.core.grpc.authorization import Authorization
@@ -98,9 +98,12 @@ class Server(grpc.aio.Server):
         if unknown:
             self._front.add_generic_rpc_handlers([handlers.Generic(one) for one in unknown])
         try:
-            return await self._front.start()
+            address = await self._front.start()
         except OSError as error:
             raise errors.Unavailable(self._refusal(error)) from error
+        if isinstance(self._front, NativeServer):
+            metrics.register(self._front)
+        return address
 
     async def stop(self, grace: float | None = 2.0) -> None:
         """Stop accepting; let calls end for `grace` seconds, then cancel them."""

@@ -15,27 +15,12 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
-from prometheus_client.metrics_core import Metric
 
+from meshwright.core.conventions import ConventionalMetric
 from meshwright.core.telemetry.native import Value, attributes
 
 _STARTED = time.time_ns()
 _CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
-
-
-_UNITS = {"s": "seconds", "By": "bytes"}
-
-
-class ConventionalMetric(Metric):
-    """A metric of OpenTelemetry's conventions: in `/metrics` under its Prometheus name, by OTLP under its own.
-
-    `unit` is UCUM's; `attributes` gives the attribute of each label.
-    """
-
-    def __init__(self, name: str, documentation: str, kind: str, unit: str, attributes: Mapping[str, str]) -> None:
-        suffix = _UNITS[unit]
-        super().__init__(f"{name.replace('.', '_')}_{suffix}", documentation, kind, suffix)
-        self.otel_name, self.otel_unit, self.otel_attributes = name, unit, attributes
 
 
 def encode(

@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from meshwright.core.telemetry.metrics import ConventionalMetric
+from meshwright.core.conventions import ConventionalMetric
 from meshwright.dataplane import telemetry as native
 
 _SERVER_FAULTS = frozenset(("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"))
