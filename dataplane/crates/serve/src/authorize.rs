@@ -1,7 +1,12 @@
 //! Which caller may call which method: rules by path prefix, read before any handler sees the call.
 
+use std::borrow::Cow;
+
 use crate::error::Error;
 use crate::peer::Peer;
+
+/// What callers' names begin with that are DNS names.
+const DNS: &str = "dns:";
 
 /// A pattern of callers: an exact name, or with a trailing `*` the beginning of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +17,11 @@ struct Pattern {
 
 impl Pattern {
     fn new(text: &str) -> Result<Self, Error> {
-        let (text, prefix) = text.strip_suffix('*').map_or((text, false), |text| (text, true));
+        let text = match text.strip_prefix(DNS) {
+            Some(_) => text.to_ascii_lowercase().into(),
+            None => Cow::Borrowed(text),
+        };
+        let (text, prefix) = text.strip_suffix('*').map_or((&*text, false), |text| (text, true));
         if text.contains('*') {
             return Err(Error::Pattern {
                 kind: "caller pattern",
@@ -38,7 +47,8 @@ impl Pattern {
 /// The rules of one server, in order: the first whose prefix fits a method's path decides alone; without one the call
 /// is refused. (The same table and reading as `meshwright.core.grpc.Authorization`.)
 ///
-/// Callers are named by SPIFFE ID, without TLS as "unix:uid=1000" or "anonymous" (see [`Peer::principal`]).
+/// Callers are named by SPIFFE ID and by "dns:" with each DNS name that our own authorities vouch for; without TLS as
+/// "unix:uid=1000" or "anonymous".
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     rules: Vec<(String, Vec<Pattern>)>,
@@ -73,29 +83,36 @@ impl Rules {
 
     /// Whether `peer` may call the method at `path`.
     pub fn allow(&self, path: &str, peer: &Peer) -> bool {
+        let own = (peer.spiffe_id.is_some() || peer.dns_names.is_empty()).then(|| peer.principal());
+        let hosts = peer.dns_names.iter().map(|name| Cow::Owned(format!("{DNS}{name}")));
+        self.allow_any(path, own.into_iter().chain(hosts))
+    }
+
+    /// Whether a caller with any of these names may call the method at `path`.
+    pub fn allow_any<N: AsRef<str>>(&self, path: &str, names: impl IntoIterator<Item = N>) -> bool {
         let rule = self.rules.iter().find(|(prefix, _)| path.starts_with(prefix.as_str()));
         rule.is_some_and(|(_, callers)| {
-            let name = peer.principal();
-            callers.iter().any(|caller| caller.matches(&name))
+            let fits = |name: N| callers.iter().any(|caller| caller.matches(name.as_ref()));
+            names.into_iter().any(fits)
         })
+    }
+
+    /// Whether a rule names callers by DNS name: only then clients without a SPIFFE ID are let in.
+    pub fn name_hosts(&self) -> bool {
+        let mut callers = self.rules.iter().flat_map(|(_, callers)| callers);
+        callers.any(|caller| caller.text.starts_with(DNS))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer::ConnectionId;
 
     fn peer(spiffe_id: Option<&str>, uid: Option<u32>) -> Peer {
         Peer {
             spiffe_id: spiffe_id.map(Into::into),
-            certificate: None,
-            address: "unix:".into(),
             uid,
-            gid: uid,
-            pid: None,
-            connection: ConnectionId::next(),
-            since: std::time::Instant::now(),
+            ..Peer::at("unix:")
         }
     }
 

@@ -1,23 +1,20 @@
 //! One connection at the server: its handshake, then HTTP/2 until either side ends it.
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::authority::LenientAuthority;
 use crate::call::answer;
 use crate::descriptors::Descriptors;
+use crate::handshake::Refused;
 use crate::peer::Peer;
 use crate::preface::{self, Preface};
 use crate::server::{Phase, Shared};
-use crate::spiffe::Id;
 use crate::stats;
 use crate::transport::Transport;
 
@@ -32,42 +29,31 @@ pub(crate) async fn serve_connection(
     mut phases: watch::Receiver<Phase>,
 ) {
     let descriptors = transport.descriptors();
-    let Some(identities) = &shared.identities else {
+    let Some(acceptor) = &shared.acceptor else {
         return match &descriptors {
             Some(_) => serve_http(shared, LenientAuthority::new(transport), peer, descriptors, phases).await,
             None => serve_http(shared, transport, peer, descriptors, phases).await,
         };
     };
-    let handshake = TlsAcceptor::from(identities.current().server()).accept(transport);
     let outcome = tokio::select! {
-        outcome = tokio::time::timeout(shared.limits.handshake, handshake) => outcome,
+        outcome = tokio::time::timeout(shared.limits.handshake, acceptor.accept(transport)) => outcome,
         _ = phases.wait_for(|phase| *phase == Phase::Ended) => return,
     };
     let refusal = match outcome {
-        Ok(Ok(stream)) => match leaf_of(&stream) {
-            Ok((id, certificate)) => {
-                peer.spiffe_id = Some(id.into());
-                peer.certificate = Some(certificate);
-                return serve_http(shared, stream, peer, descriptors, phases).await;
+        Ok(Ok(made)) => {
+            made.name(&mut peer);
+            if made.resumed {
+                stats::add(&shared.stats.handshakes_resumed);
             }
-            Err(reason) => reason,
-        },
-        // Whoever only looked whether the port is open says nothing, and isn't worth a line in the log.
-        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            return stats::add(&shared.stats.handshakes_failed);
+            return serve_http(shared, made.stream, peer, descriptors, phases).await;
         }
-        Ok(Err(error)) => error.to_string(),
+        // Whoever only looked whether the port is open says nothing, and isn't worth a line in the log.
+        Ok(Err(Refused::Silent)) => return stats::add(&shared.stats.handshakes_failed),
+        Ok(Err(refused)) => refused.to_string(),
         Err(_) => format!("not finished within {:?}", shared.limits.handshake),
     };
     stats::add(&shared.stats.handshakes_failed);
     shared.notice("TLS handshake failed", &peer, refusal);
-}
-
-/// The identity and certificate that the handshake has verified.
-fn leaf_of(stream: &TlsStream<Transport>) -> Result<(Id, Arc<[u8]>), String> {
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let leaf = certificates.first().ok_or("the client showed no certificate")?;
-    Ok((Id::of_certificate(leaf)?, leaf.as_ref().into()))
 }
 
 async fn serve_http(

@@ -2,27 +2,26 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{oneshot, watch};
-use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 
 use crate::descriptors::Descriptors;
+use crate::handshake::{Connector, Refused};
 use crate::identity::Identities;
 use crate::limits::Limits;
 use crate::listener::{Address, tcp_name};
 use crate::outcome::chain;
-use crate::peer::{ConnectionId, Peer};
+use crate::peer::Peer;
 use crate::preface::{self, Preface};
 use crate::span;
-use crate::spiffe::{Expected, Id};
+use crate::spiffe::Expected;
 use crate::transport::{Transport, UnixTransport};
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
@@ -73,8 +72,7 @@ impl Link {
 /// The task that brings a channel from one state to the next.
 pub(crate) struct Dialer {
     address: Address,
-    identities: Option<Arc<Identities>>,
-    expected: Expected,
+    connector: Option<Connector>,
     limits: Limits,
     received: Descriptors,
 }
@@ -92,8 +90,7 @@ impl Dialer {
     ) -> Self {
         Self {
             address,
-            identities,
-            expected,
+            connector: identities.map(|identities| Connector::new(identities, expected)),
             limits,
             received,
         }
@@ -102,7 +99,7 @@ impl Dialer {
     /// Work until the channel is closed.
     pub(crate) async fn run(self, channel: Arc<watch::Sender<State>>) {
         let mut states = channel.subscribe();
-        let mut rotations = self.identities.as_ref().map(|identities| identities.rotations());
+        let mut rotations = self.connector.as_ref().map(Connector::rotations);
         let mut back_off = FIRST_BACK_OFF;
         loop {
             let wanted = states
@@ -201,38 +198,36 @@ impl Dialer {
     }
 
     async fn try_dial(&self) -> Result<Made, String> {
-        let (transport, mut peer) = self.connect().await.map_err(|error| error.to_string())?;
-        let descriptors = transport.sending();
-        let Some(identities) = &self.identities else {
+        let Some(connector) = &self.connector else {
+            let (transport, peer) = self.connect().await?;
+            let descriptors = transport.sending();
             return self.begin(transport, peer, descriptors).await;
         };
-        let config = identities
-            .current()
-            .client(&self.expected)
-            .map_err(|error| error.to_string())?;
-        let name = ServerName::try_from("spiffe.invalid").map_err(|error| error.to_string())?; // never sent nor read
-        let stream = TlsConnector::from(config)
-            .connect(name, transport)
-            .await
-            .map_err(|error| format!("TLS: {error}"))?;
-        let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let leaf = leaf.ok_or("the server showed no certificate")?;
-        peer.spiffe_id = Some(Id::of_certificate(leaf)?.into());
-        peer.certificate = Some(leaf.as_ref().into());
-        self.begin(stream, peer, descriptors).await
+        // A resumed session that either side finds stale is followed by a full handshake at once, which says more.
+        loop {
+            let (transport, mut peer) = self.connect().await?;
+            let descriptors = transport.sending();
+            match connector.connect(transport).await {
+                Ok(made) => {
+                    made.name(&mut peer);
+                    let begun = self.begin(made.stream, peer, descriptors).await;
+                    if begun.is_ok() || !made.resumed {
+                        return begun;
+                    }
+                }
+                Err(Refused::Stale(_)) => {}
+                Err(refused) => return Err(format!("TLS: {refused}")),
+            }
+            connector.forget_sessions();
+        }
     }
 
-    async fn connect(&self) -> std::io::Result<(Transport, Peer)> {
-        let mut peer = Peer {
-            spiffe_id: None,
-            certificate: None,
-            address: "unix:".into(),
-            uid: None,
-            gid: None,
-            pid: None,
-            connection: ConnectionId::next(),
-            since: Instant::now(),
-        };
+    async fn connect(&self) -> Result<(Transport, Peer), String> {
+        self.try_connect().await.map_err(|error| error.to_string())
+    }
+
+    async fn try_connect(&self) -> std::io::Result<(Transport, Peer)> {
+        let mut peer = Peer::at("unix:");
         match &self.address {
             Address::Tcp(target) => {
                 let stream = TcpStream::connect(target).await?;

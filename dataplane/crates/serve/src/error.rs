@@ -30,8 +30,8 @@ pub enum Error {
     /// The certificate, key or bundle can't be used.
     #[error("identity: {field}: {reason}")]
     Identity {
-        /// Which of cert_chain, key, bundle or spiffe_id.
-        field: &'static str,
+        /// Which of cert_chain_pem, key_pem, bundle_pem or federated.
+        field: String,
         /// What is wrong with it.
         reason: String,
     },

@@ -1,67 +1,61 @@
 //! The certificate that this process shows and the authorities that it trusts, replaced while it runs.
 //!
-//! Each handshake takes the identity of its moment; connections that stand are never touched by a rotation. Sessions
-//! aren't resumed: a resumed handshake would skip the certificate, and with it the present trust bundle.
+//! Each handshake takes the identity of its moment; connections that stand are never touched by a rotation.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::NoServerSessionStorage;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
+use crate::certificate::Names;
 use crate::error::Error;
-use crate::spiffe::{Expected, Id};
-use crate::verify::{ClientVerifier, ServerVerifier};
+use crate::spiffe::Id;
+use crate::trust::{Trust, certificates};
 
-const ALPN_HTTP2: &[u8] = b"h2";
-
-/// An X.509 identity (X509-SVID) with the trust bundle of its own trust domain.
+/// An X.509 identity (X509-SVID) with the trust bundles of its own trust domain and of federated ones.
 #[derive(Debug)]
 pub struct Identity {
     id: Id,
-    key: Arc<CertifiedKey>,
-    roots: Arc<RootCertStore>,
-    server: Arc<ServerConfig>,
-    provider: Arc<CryptoProvider>,
+    pub(crate) key: Arc<CertifiedKey>,
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) provider: Arc<CryptoProvider>,
 }
 
 impl Identity {
     /// Read PEM texts: the chain (leaf first), its key, and the authorities of the trust domain.
     pub fn from_pem(chain: &[u8], key: &[u8], bundle: &[u8]) -> Result<Self, Error> {
-        let refuse = |field, reason: String| Error::Identity { field, reason };
+        Self::from_pem_federated(chain, key, bundle, &[])
+    }
+
+    /// The same with the bundles of other trust domains, whose members are known by their IDs too; each is (name of
+    /// the trust domain, PEM).
+    pub fn from_pem_federated(
+        chain: &[u8],
+        key: &[u8],
+        bundle: &[u8],
+        federated: &[(String, Vec<u8>)],
+    ) -> Result<Self, Error> {
+        let refuse = |field: &str, reason: String| Error::Identity {
+            field: field.to_owned(),
+            reason,
+        };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let chain = certificates(chain).map_err(|reason| refuse("cert_chain_pem", reason))?;
-        let id = Id::of_certificate(&chain[0]).map_err(|reason| refuse("cert_chain_pem", reason))?;
+        let id = Names::of_leaf(&chain[0]).and_then(|names| names.id());
+        let id = id.map_err(|reason| refuse("cert_chain_pem", reason))?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| refuse("key_pem", error.to_string()))?;
         let key =
             CertifiedKey::from_der(chain, key, &provider).map_err(|error| refuse("key_pem", error.to_string()))?;
-        let mut roots = RootCertStore::empty();
-        for root in certificates(bundle).map_err(|reason| refuse("bundle_pem", reason))? {
-            roots
-                .add(root)
-                .map_err(|error| refuse("bundle_pem", error.to_string()))?;
-        }
-        let (key, roots) = (Arc::new(key), Arc::new(roots));
-        let verifier = ClientVerifier::new(roots.clone(), id.trust_domain().to_owned(), provider.clone())
-            .map_err(|reason| refuse("bundle_pem", reason))?;
-        let mut server = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(|error| refuse("key_pem", error.to_string()))?
-            .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
-        server.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
+        let trust = Trust::from_pem(id.trust_domain(), bundle, federated, provider.clone())?;
         Ok(Self {
             id,
-            key,
-            roots,
-            server: Arc::new(server),
+            key: Arc::new(key),
+            trust: Arc::new(trust),
             provider,
         })
     }
@@ -70,39 +64,48 @@ impl Identity {
     pub fn id(&self) -> &Id {
         &self.id
     }
-
-    pub(crate) fn server(&self) -> Arc<ServerConfig> {
-        self.server.clone()
-    }
-
-    /// A client's configuration that takes only `expected` for its server.
-    pub(crate) fn client(&self, expected: &Expected) -> Result<Arc<ClientConfig>, rustls::Error> {
-        let verifier = ServerVerifier::new(
-            self.roots.clone(),
-            self.id.trust_domain().to_owned(),
-            expected.clone(),
-            self.provider.clone(),
-        );
-        let mut client = ClientConfig::builder_with_provider(self.provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .dangerous() // rustls' word for a verifier of our own, which verifies the chain and the SPIFFE ID
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(self.key.clone())));
-        client.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
-        client.resumption = rustls::client::Resumption::disabled();
-        client.enable_sni = false; // the server's name is its SPIFFE ID, which SNI can't carry
-        Ok(Arc::new(client))
-    }
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("not PEM: {error}"))?;
-    if certificates.is_empty() {
-        Err("it holds no certificate".to_owned())
-    } else {
-        Ok(certificates)
+static ONLY_13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+/// The versions of TLS that handshakes may agree on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Versions {
+    /// TLS 1.3.
+    #[default]
+    Only13,
+    /// TLS 1.2 as well, for old peers.
+    From12,
+}
+
+impl Versions {
+    /// Read names, "1.3" and "1.2"; 1.3 is always one of them.
+    pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, Error> {
+        let refuse = |value: &str, reason: &str| Error::Pattern {
+            kind: "tls_versions",
+            value: value.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let (mut with_12, mut with_13) = (false, false);
+        for name in names {
+            match name {
+                "1.2" => with_12 = true,
+                "1.3" => with_13 = true,
+                other => return Err(refuse(other, "known are \"1.3\" and, for old peers, \"1.2\"")),
+            }
+        }
+        match (with_12, with_13) {
+            (false, true) => Ok(Self::Only13),
+            (true, true) => Ok(Self::From12),
+            (_, false) => Err(refuse("", "\"1.3\" must be among them")),
+        }
+    }
+
+    pub(crate) fn protocols(self) -> &'static [&'static SupportedProtocolVersion] {
+        match self {
+            Self::Only13 => ONLY_13,
+            Self::From12 => rustls::ALL_VERSIONS,
+        }
     }
 }
 
@@ -111,14 +114,21 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 pub struct Identities {
     current: ArcSwap<Identity>,
     rotations: watch::Sender<u64>,
+    versions: Versions,
 }
 
 impl Identities {
     /// Begin with `identity`.
     pub fn new(identity: Identity) -> Arc<Self> {
+        Self::with_versions(identity, Versions::default())
+    }
+
+    /// Begin with `identity`; its handshakes agree on one of `versions`.
+    pub fn with_versions(identity: Identity, versions: Versions) -> Arc<Self> {
         Arc::new(Self {
             current: ArcSwap::from_pointee(identity),
             rotations: watch::Sender::new(0),
+            versions,
         })
     }
 
@@ -136,5 +146,9 @@ impl Identities {
     /// Changes whenever the identity was replaced.
     pub(crate) fn rotations(&self) -> watch::Receiver<u64> {
         self.rotations.subscribe()
+    }
+
+    pub(crate) fn versions(&self) -> Versions {
+        self.versions
     }
 }

@@ -5,12 +5,11 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use crate::error::Error;
-use crate::peer::{ConnectionId, Peer};
+use crate::peer::Peer;
 use crate::transport::{Transport, UnixTransport};
 
 const BACKLOG: u32 = 1024;
@@ -135,35 +134,21 @@ impl Listener {
 
     /// Wait for the next connection.
     pub(crate) async fn accept(&self) -> io::Result<(Transport, Peer)> {
-        let connection = ConnectionId::next();
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                let peer = Peer {
-                    spiffe_id: None,
-                    certificate: None,
-                    address: tcp_name(address).into(),
-                    uid: None,
-                    gid: None,
-                    pid: None,
-                    connection,
-                    since: Instant::now(),
-                };
+                let peer = Peer::at(tcp_name(address));
                 Ok((Transport::Tcp(stream), peer))
             }
             Socket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 let process = stream.peer_cred()?;
                 let peer = Peer {
-                    spiffe_id: None,
-                    certificate: None,
-                    address: "unix:".into(),
                     uid: Some(process.uid()),
                     gid: Some(process.gid()),
                     pid: process.pid().and_then(|pid| u32::try_from(pid).ok()),
-                    connection,
-                    since: Instant::now(),
+                    ..Peer::at("unix:")
                 };
                 Ok((Transport::Unix(UnixTransport::server(stream)), peer))
             }

@@ -1,5 +1,6 @@
 //! Who is at the other end of a connection.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,10 +21,14 @@ impl ConnectionId {
 /// The caller of a request, as a server knows it from the connection; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The one URI of the verified certificate; nothing without TLS.
+    /// The one URI of the verified certificate; nothing without TLS, or when the peer is known by DNS names only.
     pub spiffe_id: Option<Arc<str>>,
+    /// The DNS names of the verified certificate, in lower case; none when a federated domain's authority wrote them.
+    pub dns_names: Arc<[Arc<str>]>,
     /// The verified leaf certificate (DER).
     pub certificate: Option<Arc<[u8]>>,
+    /// Whether the TLS session was resumed, the certificate verified again.
+    pub resumed: bool,
     /// As grpcio writes it: `ipv4:127.0.0.1:40000`, `ipv6:[::1]:40000` or `unix:`.
     pub address: Arc<str>,
     /// User id of the process that connected (Unix sockets: SO_PEERCRED).
@@ -39,12 +44,30 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The name that authorization rules see: the SPIFFE ID, else "unix:uid=1000", else "anonymous".
-    pub fn principal(&self) -> std::borrow::Cow<'_, str> {
-        match (&self.spiffe_id, self.uid) {
-            (Some(id), _) => std::borrow::Cow::Borrowed(id),
-            (None, Some(uid)) => std::borrow::Cow::Owned(format!("unix:uid={uid}")),
-            (None, None) => std::borrow::Cow::Borrowed("anonymous"),
+    /// A peer of which only the address is known, connected now.
+    pub(crate) fn at(address: impl Into<Arc<str>>) -> Self {
+        Self {
+            spiffe_id: None,
+            dns_names: Arc::default(),
+            certificate: None,
+            resumed: false,
+            address: address.into(),
+            uid: None,
+            gid: None,
+            pid: None,
+            connection: ConnectionId::next(),
+            since: Instant::now(),
+        }
+    }
+
+    /// The name by which logs and refusals call it: the SPIFFE ID, else "dns:host" with its first DNS name, else
+    /// "unix:uid=1000", else "anonymous".
+    pub fn principal(&self) -> Cow<'_, str> {
+        match (&self.spiffe_id, self.dns_names.first(), self.uid) {
+            (Some(id), _, _) => Cow::Borrowed(id),
+            (None, Some(name), _) => Cow::Owned(format!("dns:{name}")),
+            (None, None, Some(uid)) => Cow::Owned(format!("unix:uid={uid}")),
+            (None, None, None) => Cow::Borrowed("anonymous"),
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::authorize::Rules;
 use crate::call::Fallback;
 use crate::connection::serve_connection;
+use crate::handshake::Acceptor;
 use crate::identity::Identities;
 use crate::limits::Limits;
 use crate::listener::Listener;
@@ -117,7 +118,10 @@ impl Builder {
         });
         let shared = Arc::new(Shared {
             notices: Mutex::new((Instant::now(), 0)),
-            identities: self.identities,
+            acceptor: self.identities.map(|identities| {
+                let by_dns = self.rules.as_ref().is_some_and(Rules::name_hosts);
+                Acceptor::new(identities, by_dns)
+            }),
             limits: self.limits,
             rules: self.rules,
             services: self.services.prepared(),
@@ -200,7 +204,7 @@ const NOTICES_PERIOD: Duration = Duration::from_secs(10);
 
 pub(crate) struct Shared {
     notices: Mutex<(Instant, u32)>,
-    pub(crate) identities: Option<Arc<Identities>>,
+    pub(crate) acceptor: Option<Acceptor>,
     pub(crate) limits: Limits,
     pub(crate) rules: Option<Rules>,
     pub(crate) services: Services,

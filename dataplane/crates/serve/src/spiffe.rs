@@ -1,10 +1,9 @@
-//! SPIFFE IDs: how they are written, how a certificate carries one, and which one a client expects.
+//! SPIFFE IDs: how they are written, and whom a client expects.
 
 use std::fmt;
 use std::sync::Arc;
 
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use rustls::pki_types::DnsName;
 
 use crate::error::Error;
 
@@ -29,9 +28,8 @@ impl Id {
             .strip_prefix(SCHEME)
             .ok_or_else(|| refuse("the scheme must be spiffe://"))?;
         let (domain, path) = rest.split_once('/').ok_or_else(|| refuse("the path is missing"))?;
-        let is_domain = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
         let is_path = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
-        if domain.is_empty() || domain.len() > 255 || !domain.bytes().all(is_domain) {
+        if !is_trust_domain(domain) {
             return Err(refuse("a trust domain has 1-255 of a-z 0-9 . - _"));
         }
         let segments = || path.split('/');
@@ -41,26 +39,6 @@ impl Id {
             ));
         }
         Ok(Self(text.into()))
-    }
-
-    /// The one URI name of a certificate (X509-SVID, section 2); `Err` says why there is none.
-    pub fn of_certificate(der: &[u8]) -> Result<Self, String> {
-        let (_, certificate) = X509Certificate::from_der(der).map_err(|error| format!("unreadable: {error}"))?;
-        let names = certificate
-            .subject_alternative_name()
-            .map_err(|error| format!("unreadable names: {error}"))?;
-        let mut uris = names
-            .iter()
-            .flat_map(|extension| &extension.value.general_names)
-            .filter_map(|name| match name {
-                GeneralName::URI(uri) => Some(*uri),
-                _ => None,
-            });
-        match (uris.next(), uris.next()) {
-            (Some(uri), None) => Self::parse(uri).map_err(|error| error.to_string()),
-            (None, _) => Err("it carries no SPIFFE ID (no URI name)".to_owned()),
-            (Some(_), Some(_)) => Err("it carries several URI names; an X509-SVID has exactly one".to_owned()),
-        }
     }
 
     /// The whole ID.
@@ -86,21 +64,38 @@ impl fmt::Display for Id {
     }
 }
 
+/// Whether `name` can be a trust domain's (SPIFFE-ID, section 2.1), without the scheme.
+pub(crate) fn is_trust_domain(name: &str) -> bool {
+    let fits = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
+    (1..=255).contains(&name.len()) && name.bytes().all(fits)
+}
+
 /// Whom a client takes for its server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Expected {
     /// Every member of the client's own trust domain.
     #[default]
     Member,
-    /// This ID only.
+    /// This ID only; of a federated trust domain it is verified by that domain's authorities.
     Exactly(Id),
     /// Every ID that begins so, e.g. "spiffe://mesh.local/ns/shop/".
     Prefix(String),
+    /// Whoever our own authorities have given this DNS name, for peers of which no SPIFFE ID is known.
+    Dns(DnsName<'static>),
 }
 
 impl Expected {
-    /// Read an ID, or with a trailing `*` the beginning of one; the empty text is any member.
+    /// Read an ID, with a trailing `*` the beginning of one, or "dns:" and a host; the empty text is any member of the
+    /// client's own trust domain.
     pub fn parse(text: &str) -> Result<Self, Error> {
+        if let Some(host) = text.strip_prefix("dns:") {
+            let refuse = |_| Error::Pattern {
+                kind: "peer",
+                value: text.chars().take(100).collect(),
+                reason: "a host name follows dns:, e.g. dns:istiod.istio-system.svc".to_owned(),
+            };
+            return DnsName::try_from(host.to_owned()).map(Self::Dns).map_err(refuse);
+        }
         match text.strip_suffix('*') {
             None if text.is_empty() => Ok(Self::Member),
             None => Id::parse(text).map(Self::Exactly),
@@ -115,12 +110,13 @@ impl Expected {
         }
     }
 
-    /// Whether the verified `id` will do.
-    pub fn accepts(&self, id: &Id) -> bool {
+    /// Whether the verified `id` will do for a client of the trust domain `own`.
+    pub fn accepts(&self, id: &Id, own: &str) -> bool {
         match self {
-            Self::Member => true, // the bundle of the own trust domain has verified it
+            Self::Member => id.trust_domain() == own,
             Self::Exactly(expected) => expected == id,
             Self::Prefix(prefix) => id.as_str().starts_with(prefix),
+            Self::Dns(_) => false, // an ID says nothing of DNS names
         }
     }
 }
@@ -128,9 +124,10 @@ impl Expected {
 impl fmt::Display for Expected {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Member => formatter.write_str("any member of the trust domain"),
+            Self::Member => formatter.write_str("any member of the own trust domain"),
             Self::Exactly(id) => write!(formatter, "{id}"),
             Self::Prefix(prefix) => write!(formatter, "{prefix}*"),
+            Self::Dns(name) => write!(formatter, "dns:{}", name.as_ref()),
         }
     }
 }
@@ -168,13 +165,18 @@ mod tests {
             "spiffe://mesh.local/*",
             "spiffe://mesh.local/ns/sh*",
         ] {
-            assert!(Expected::parse(good).expect(good).accepts(&id), "{good}");
+            assert!(Expected::parse(good).expect(good).accepts(&id, "mesh.local"), "{good}");
         }
         assert!(
             !Expected::parse("spiffe://mesh.local/ns/shop/sa/sho")
                 .expect("well formed")
-                .accepts(&id)
+                .accepts(&id, "mesh.local")
         );
+        assert!(!Expected::Member.accepts(&id, "other.domain"));
+        assert_eq!(Expected::parse("dns:a.b.svc").expect("host").to_string(), "dns:a.b.svc");
+        for bad in ["dns:", "dns:a b", "dns:*.svc", "dns:10.0.0.1:80"] {
+            assert!(Expected::parse(bad).is_err(), "{bad}");
+        }
         assert!(Expected::parse("spiffe://mesh.local*").is_err());
         assert!(Expected::parse("*").is_err());
     }

@@ -25,6 +25,8 @@ counters! {
     connections_open,
     /// TLS handshakes that failed: plain text, a foreign authority, no SPIFFE ID, too slow.
     handshakes_failed,
+    /// TLS handshakes that resumed a session.
+    handshakes_resumed,
     /// Calls begun since the start.
     calls_started,
     /// Calls under way now.
