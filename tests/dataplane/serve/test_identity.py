@@ -9,20 +9,13 @@ from typing import Any
 import grpc
 import pytest
 from serve_echo import AsyncEcho, EchoStub
-from serve_rig import CLIENT_ID, NAME, SERVER_ID, grpcio_credentials, native_channel, native_server
+from serve_rig import CLIENT_ID, NAME, SERVER_ID, code_of, grpcio_credentials, native_channel, native_server
 
 from meshwright.core.identity import StaticIdentity
 from meshwright.dataplane.grpc import NativeServer
 from pki import Pki
 
 PATH = "/meshwright.test.Echo/"
-
-
-async def code_of(call: Any) -> tuple[grpc.StatusCode, str]:
-    """Return how a failing call ends."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value.code(), caught.value.details() or ""
 
 
 @pytest.mark.parametrize("peer", [SERVER_ID, "spiffe://mesh.local/ns/test/*", "spiffe://mesh.local/*", ""])

@@ -126,6 +126,18 @@ impl ServerCall {
         self.peer.spiffe_id.as_deref()
     }
 
+    /// The caller's DNS names for which our own authorities vouch.
+    #[getter]
+    fn dns_names(&self) -> Vec<&str> {
+        self.peer.dns_names.iter().map(|name| &**name).collect()
+    }
+
+    /// Whether the caller's TLS session was resumed.
+    #[getter]
+    fn session_resumed(&self) -> bool {
+        self.peer.resumed
+    }
+
     /// The caller's leaf certificate, DER.
     #[getter]
     fn certificate<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {

@@ -1,10 +1,12 @@
 //! The identity in use, for Python: handed to servers and channels, and rotated by whoever renews it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use meshwright_serve::{Error, Identities, Identity};
+use meshwright_serve::{Error, Identities, Identity, Versions};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 
 /// An X.509 identity that may be replaced while servers and channels use it.
 #[pyclass(frozen, name = "Identity")]
@@ -19,20 +21,54 @@ impl PyIdentity {
     }
 }
 
+type Federated = HashMap<String, PyBackedBytes>;
+
+fn read(
+    py: Python<'_>,
+    cert_chain_pem: &[u8],
+    key_pem: &[u8],
+    bundle_pem: &[u8],
+    federated: Federated,
+) -> PyResult<Identity> {
+    let federated: Vec<_> = federated
+        .into_iter()
+        .map(|(domain, bundle)| (domain, bundle.to_vec()))
+        .collect();
+    py.detach(|| Identity::from_pem_federated(cert_chain_pem, key_pem, bundle_pem, &federated))
+        .map_err(to_python)
+}
+
 #[pymethods]
 impl PyIdentity {
+    /// `federated` has the bundles of other trust domains by name; `tls_versions` has "1.3" and perhaps "1.2".
     #[new]
-    fn new(py: Python<'_>, cert_chain_pem: &[u8], key_pem: &[u8], bundle_pem: &[u8]) -> PyResult<Self> {
-        let read = py.detach(|| Identity::from_pem(cert_chain_pem, key_pem, bundle_pem));
+    #[pyo3(signature = (cert_chain_pem, key_pem, bundle_pem, federated, tls_versions))]
+    fn new(
+        py: Python<'_>,
+        cert_chain_pem: &[u8],
+        key_pem: &[u8],
+        bundle_pem: &[u8],
+        federated: Federated,
+        tls_versions: Vec<PyBackedStr>,
+    ) -> PyResult<Self> {
+        let versions = Versions::parse(tls_versions.iter().map(|name| &**name)).map_err(to_python)?;
+        let identity = read(py, cert_chain_pem, key_pem, bundle_pem, federated)?;
         Ok(Self {
-            identities: Identities::new(read.map_err(to_python)?),
+            identities: Identities::with_versions(identity, versions),
         })
     }
 
     /// Use another identity from the next handshake on.
-    fn rotate(&self, py: Python<'_>, cert_chain_pem: &[u8], key_pem: &[u8], bundle_pem: &[u8]) -> PyResult<()> {
-        let read = py.detach(|| Identity::from_pem(cert_chain_pem, key_pem, bundle_pem));
-        self.identities.rotate(read.map_err(to_python)?);
+    fn rotate(
+        &self,
+        py: Python<'_>,
+        cert_chain_pem: &[u8],
+        key_pem: &[u8],
+        bundle_pem: &[u8],
+        federated: Federated,
+    ) -> PyResult<()> {
+        self.identities
+            .rotate(read(py, cert_chain_pem, key_pem, bundle_pem, federated)?);
         Ok(())
     }
 

@@ -28,7 +28,9 @@ impl Names {
             return Err("it is an authority's (CA is true), not a leaf".to_owned());
         }
         // Without the extension every usage is allowed (RFC 5280, section 4.2.1.3).
-        let usage = leaf.key_usage().map_err(|error| format!("unreadable key usage: {error}"))?;
+        let usage = leaf
+            .key_usage()
+            .map_err(|error| format!("unreadable key usage: {error}"))?;
         if let Some(usage) = usage.map(|extension| extension.value) {
             if usage.key_cert_sign() || usage.crl_sign() {
                 return Err("its key usage has keyCertSign or cRLSign, which a leaf must not have".to_owned());
@@ -69,7 +71,10 @@ impl Names {
 
     /// Whether it claims to be an X509-SVID, well formed or not.
     pub(crate) fn claims_id(&self) -> bool {
-        let scheme = |uri: &String| uri.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:"));
+        let scheme = |uri: &String| {
+            uri.get(..7)
+                .is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:"))
+        };
         self.uris.iter().any(scheme)
     }
 

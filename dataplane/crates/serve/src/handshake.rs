@@ -120,10 +120,7 @@ impl Acceptor {
         }
     }
 
-    pub(crate) async fn accept(
-        &self,
-        transport: Transport,
-    ) -> Result<Made<server::TlsStream<Transport>>, Refused> {
+    pub(crate) async fn accept(&self, transport: Transport) -> Result<Made<server::TlsStream<Transport>>, Refused> {
         let versions = self.identities.versions();
         let config = self
             .configurations
@@ -202,10 +199,7 @@ impl Connector {
         self.configurations.forget();
     }
 
-    pub(crate) async fn connect(
-        &self,
-        transport: Transport,
-    ) -> Result<Made<client::TlsStream<Transport>>, Refused> {
+    pub(crate) async fn connect(&self, transport: Transport) -> Result<Made<client::TlsStream<Transport>>, Refused> {
         let versions = self.identities.versions();
         let config = self
             .configurations

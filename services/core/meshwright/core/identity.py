@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -29,13 +29,17 @@ _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class X509Identity:
-    """One SVID: certificate chain (leaf first), its key (PKCS#8) and the trust bundle, all PEM."""
+    """One SVID: certificate chain (leaf first), its key (PKCS#8) and the trust bundle, all PEM.
+
+    `federated` has the bundles of other trust domains by name: whose members may be peers too.
+    """
 
     spiffe_id: str
     cert_chain_pem: bytes
     key_pem: bytes
     bundle_pem: bytes
     not_after: datetime
+    federated: Mapping[str, bytes] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Name the identity without its key: representations end in logs."""

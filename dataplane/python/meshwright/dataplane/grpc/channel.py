@@ -24,7 +24,8 @@ class NativeChannel(grpc.aio.Channel):
     """Calls one server, over TCP ("host:port") or a Unix socket ("unix:/path"), with generated stubs.
 
     `peer` names whom it takes for its server: a SPIFFE ID, with a trailing `*` the beginning of one
-    ("spiffe://mesh.local/ns/shop/*"), or "" for any member of the own trust domain. Without `identity` it speaks plain
+    ("spiffe://mesh.local/ns/shop/*"), "dns:host" for a server of which only a DNS name is known, or "" for any member
+    of the own trust domain. `tls_versions` may have "1.2" beside "1.3" for old servers. Without `identity` it speaks plain
     text. One connection is made on demand, made again with a capped back-off when it breaks, and replaced without
     losing a call when the identity rotates. `compression` is what a call compresses its requests in unless it says
     otherwise; `interceptors` are grpc.aio's, the first outermost. Used on one event loop.
@@ -39,6 +40,7 @@ class NativeChannel(grpc.aio.Channel):
         limits: Limits | None = None,
         compression: grpc.Compression | None = None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
+        tls_versions: Sequence[str] = identities.TLS_VERSIONS,
     ) -> None:
         self._target = target
         self._interceptors = Interceptors(interceptors)
@@ -46,7 +48,7 @@ class NativeChannel(grpc.aio.Channel):
         self._unfollow: Callable[[], None] | None = None
         native = None
         if identity is not None:
-            native, self._unfollow = identities.follow(identity)
+            native, self._unfollow = identities.follow(identity, tls_versions)
         self._channel = _native.GrpcChannel(target, identity=native, peer=peer, limits=limits or Limits())
 
     async def __aenter__(self) -> Self:

@@ -73,25 +73,30 @@ class Common:
         return tuple(Metadatum(key, value) for key, value in self._call.metadata)
 
     def peer_identities(self) -> Iterable[bytes] | None:
-        """Return the caller's identities: its SPIFFE ID."""
+        """Return the caller's identities: its SPIFFE ID and DNS names."""
         return self.auth_context().get(SAN)
 
     def peer_identity_key(self) -> str | None:
         """Return the key of `auth_context` that holds the identities."""
-        return None if self._call.spiffe_id is None else SAN
+        return None if self._call.certificate is None else SAN
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        """Return what is known of the caller, under grpcio's keys; on Unix sockets unix_uid, unix_gid, unix_pid."""
+        """Return what is known of the caller, under grpcio's keys; on Unix sockets unix_uid, unix_gid, unix_pid.
+
+        Names are those that the authorities of the caller's trust domain may give, so DNS names of our own only.
+        """
         call = self._call
         known: dict[str, Sequence[bytes]] = {}
-        if call.spiffe_id is not None and call.certificate is not None:
-            identity = call.spiffe_id.encode()
+        if call.certificate is not None:
+            ids = [] if call.spiffe_id is None else [call.spiffe_id.encode()]
+            hosts = [name.encode() for name in call.dns_names]
             known |= {
                 "transport_security_type": [b"ssl"],
-                "peer_spiffe_id": [identity],
-                SAN: [identity],
+                SAN: [*ids, *hosts],
                 "x509_pem_cert": [_pem(call.certificate)],
+                "ssl_session_reused": [b"true" if call.session_resumed else b"false"],
             }
+            known |= {key: names for key, names in (("peer_spiffe_id", ids), ("peer_dns", hosts)) if names}
         for key, number in (("unix_uid", call.uid), ("unix_gid", call.gid), ("unix_pid", call.pid)):
             if number is not None:
                 known[key] = [str(number).encode()]

@@ -3,14 +3,20 @@
 One decision to know: typed with protocols, so that this package needs nothing of the services'.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from meshwright.dataplane import _native
 
+TLS_VERSIONS = ("1.3",)
+
 
 class X509Identity(Protocol):
-    """An X509-SVID in PEM."""
+    """An X509-SVID in PEM.
+
+    It may have `federated: Mapping[str, bytes]` too, the authorities of other trust domains by name (without the
+    scheme): a peer is verified by those of the domain that its SPIFFE ID names, and by no others.
+    """
 
     @property
     def spiffe_id(self) -> str:
@@ -45,12 +51,21 @@ class IdentitySource(Protocol):
         ...
 
 
-def follow(source: IdentitySource) -> tuple[_native.Identity, Callable[[], None]]:
+def follow(
+    source: IdentitySource, tls_versions: Sequence[str] = TLS_VERSIONS
+) -> tuple[_native.Identity, Callable[[], None]]:
     """Return a native identity that rotates with `source`, and the function that ends the following."""
     first = source.current()
-    native = _native.Identity(first.cert_chain_pem, first.key_pem, first.bundle_pem)
+    native = _native.Identity(
+        first.cert_chain_pem, first.key_pem, first.bundle_pem, _federated(first), list(tls_versions)
+    )
 
     def rotate(identity: X509Identity) -> None:
-        native.rotate(identity.cert_chain_pem, identity.key_pem, identity.bundle_pem)
+        native.rotate(identity.cert_chain_pem, identity.key_pem, identity.bundle_pem, _federated(identity))
 
     return native, source.subscribe(rotate)
+
+
+def _federated(identity: X509Identity) -> dict[str, bytes]:
+    federated: Mapping[str, bytes] = getattr(identity, "federated", {})
+    return dict(federated)

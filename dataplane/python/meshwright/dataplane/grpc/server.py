@@ -27,9 +27,11 @@ class NativeServer(grpc.aio.Server):
     `listen` is "host:port" or "unix:/path", or several of them. Without `identity` it speaks plain text, which is
     refused but for loopback addresses and Unix sockets.
     `authorize` lists (path prefix, caller patterns), e.g. ("/registry.NetworkServiceRegistry/", ["spiffe://a.b/*"]):
-    the first that fits decides, a trailing `*` matches any ending, what no rule allows is PERMISSION_DENIED. Callers
-    without TLS are named "unix:uid=1000" or "anonymous". Without `authorize` every authenticated caller may call all.
+    the first that fits decides, a trailing `*` matches any ending, what no rule allows is PERMISSION_DENIED. A pattern
+    "dns:host" fits a DNS name; only with such a rule clients without a SPIFFE ID are let in. Callers without TLS are
+    named "unix:uid=1000" or "anonymous". Without `authorize` every authenticated caller may call all.
     `compression` is how responses are compressed where the caller takes it and the handler says nothing else.
+    `tls_versions` may have "1.2" beside "1.3" for old clients, which then can't resume sessions.
     `sample_roots` is the share (0-1) of calls without a caller's trace that get a span.
     `metrics` counts calls and their durations by method and status, for `meshwright.dataplane.telemetry`.
     `status_of(error)` turns a handler's exception into a status; None leaves it UNKNOWN and logged.
@@ -48,12 +50,14 @@ class NativeServer(grpc.aio.Server):
         metrics: bool = True,
         socket_mode: int = 0o600,
         status_of: StatusOf | None = None,
+        tls_versions: Sequence[str] = identities.TLS_VERSIONS,
     ) -> None:
         self._listen = [listen] if isinstance(listen, str) else list(listen)
         if identity is None:
             for address in self._listen:
                 _refuse_plain_text_beyond(address)
         self._identity = identity
+        self._tls_versions = tls_versions
         self._authorize = None if authorize is None else [(path, list(callers)) for path, callers in authorize]
         self._native = list(native)
         self._limits = limits or Limits()
@@ -103,7 +107,9 @@ class NativeServer(grpc.aio.Server):
     async def start(self) -> str:  # type: ignore[override]  # grpcio's returns nothing; the bound address is worth it
         """Bind and serve on the running loop; return the first bound address. OSError when it can't be bound."""
         self._refuse_when_started()
-        native, self._unfollow = identities.follow(self._identity) if self._identity else (None, None)
+        native, self._unfollow = (
+            identities.follow(self._identity, self._tls_versions) if self._identity else (None, None)
+        )
         self._server = _native.GrpcServer(
             listen=self._listen,
             socket_mode=self._socket_mode,
