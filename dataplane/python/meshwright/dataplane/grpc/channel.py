@@ -25,8 +25,8 @@ class NativeChannel(grpc.aio.Channel):
 
     `peer` names whom it takes for its server: a SPIFFE ID, with a trailing `*` the beginning of one
     ("spiffe://mesh.local/ns/shop/*"), "dns:host" for a server of which only a DNS name is known, or "" for any member
-    of the own trust domain. `tls_versions` may have "1.2" beside "1.3" for old servers. Without `identity` it speaks plain
-    text. One connection is made on demand, made again with a capped back-off when it breaks, and replaced without
+    of the own trust domain. `tls_versions` may have "1.2" beside "1.3" for old servers. Without `identity` it speaks
+    plain text. One connection is made on demand, made again with a capped back-off when it breaks, and replaced without
     losing a call when the identity rotates. `compression` is what a call compresses its requests in unless it says
     otherwise; `interceptors` are grpc.aio's, the first outermost. Used on one event loop.
     """
