@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 
 mod forwarder;
 mod policy;
+mod serve_access_log;
 mod serve_call;
 mod serve_channel;
 mod serve_compression;
@@ -26,6 +27,8 @@ mod _native {
     use super::forwarder::{Forwarder, ForwarderError, KernelPort};
     #[pymodule_export]
     use super::policy::PolicyEngine;
+    #[pymodule_export]
+    use super::serve_access_log::AccessRecord;
     #[pymodule_export]
     use super::serve_call::ServerCall;
     #[pymodule_export]

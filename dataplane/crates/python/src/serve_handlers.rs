@@ -8,11 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
-use hyper::body::Incoming;
 use meshwright_serve::compression::{ACCEPT_ENCODING, ACCEPTED};
 use meshwright_serve::frame::Reader;
 use meshwright_serve::span::Current;
-use meshwright_serve::{Deadline, Descriptors, Encoding, Fallback, Outcome, Peer};
+use meshwright_serve::{Deadline, Descriptors, Encoding, Fallback, Outcome, Peer, RequestBody};
 use pyo3::prelude::*;
 use tokio::task::AbortHandle;
 use tonic::Status;
@@ -58,7 +57,7 @@ impl Fallback for PythonFallback {
         self.0.methods.keys().cloned().collect()
     }
 
-    fn call(&self, request: Request<Incoming>) -> Reply {
+    fn call(&self, request: Request<RequestBody>) -> Reply {
         let handlers = self.0.clone();
         if handlers.pending.fetch_add(1, Ordering::Relaxed) >= handlers.pending_calls {
             handlers.pending.fetch_sub(1, Ordering::Relaxed);
@@ -112,7 +111,7 @@ impl Drop for CallWatch {
     }
 }
 
-async fn answer(mut watch: CallWatch, request: Request<Incoming>) -> Response<Body> {
+async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
     let path: Arc<str> = parts.uri.path().into();
     // Unknown methods are read as streams: Python finds the handler, and with it the kind.
@@ -210,7 +209,7 @@ fn unknown_encoding(name: &str) -> Response<Body> {
 }
 
 /// The request of a method that takes one message, read to its end.
-async fn only_message(reader: &mut Reader<Incoming>) -> Result<Bytes, Status> {
+async fn only_message(reader: &mut Reader<RequestBody>) -> Result<Bytes, Status> {
     let broken = |error: hyper::Error| Status::cancelled(format!("the request broke off: {error}"));
     let message = reader.next().await.map_err(broken)??;
     let message = message.ok_or_else(|| Status::internal("the request has no message"))?;

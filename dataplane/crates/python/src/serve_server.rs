@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use meshwright_serve::{Limits, Listener, Rules, Running, Server, Services, Stats};
+use meshwright_serve::{AccessLog, Limits, Listener, Rules, Running, Server, Services, Stats};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::serve_access_log::{self as access_log, AccessRecord};
 use crate::serve_compression::PyEncoding;
 use crate::serve_descriptors::seconds;
 use crate::serve_handlers::{Handlers, PythonFallback};
@@ -50,6 +51,7 @@ pub(crate) struct GrpcServer {
     running: Mutex<Option<Running>>,
     addresses: Vec<String>,
     stats: Arc<Stats>,
+    access_log: Arc<AccessLog>,
     mailbox: Py<Mailbox>,
 }
 
@@ -57,7 +59,7 @@ pub(crate) struct GrpcServer {
 impl GrpcServer {
     /// Bind and serve. `on_notice(event, peer, reason)` hears of refused connections, on the mailbox's loop.
     #[new]
-    #[pyo3(signature = (*, listen, socket_mode, identity, authorize, limits, compression, root_share, metrics, native,
+    #[pyo3(signature = (*, listen, socket_mode, identity, authorize, limits, compression, root_share, metrics, access_log, native,
                         methods, claims_all, mailbox, on_call, on_cancel, on_notice))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of the wrapper's one call")]
     fn new(
@@ -70,6 +72,7 @@ impl GrpcServer {
         compression: Option<PyEncoding>,
         root_share: f64,
         metrics: bool,
+        access_log: Vec<(String, String)>,
         native: Vec<PyRef<'_, NativeServices>>,
         methods: HashMap<String, bool>,
         claims_all: bool,
@@ -108,6 +111,8 @@ impl GrpcServer {
                         .map(drop)
                 });
             });
+        let access_log = access_log::access_log(access_log)?;
+        builder = builder.access_log(access_log.clone());
         if metrics {
             builder = builder.meter(server_meter());
         }
@@ -130,6 +135,7 @@ impl GrpcServer {
             running: Mutex::new(Some(running)),
             addresses,
             stats,
+            access_log,
             mailbox,
         })
     }
@@ -146,7 +152,13 @@ impl GrpcServer {
         for (name, value) in self.stats.read() {
             dict.set_item(name, value)?;
         }
+        dict.set_item("access_records_dropped", self.access_log.dropped())?;
         Ok(dict)
+    }
+
+    /// Take records of calls that ended, at most `most`.
+    fn access_records(&self, most: usize) -> Vec<AccessRecord> {
+        self.access_log.take(most).into_iter().map(AccessRecord).collect()
     }
 
     /// Accept no more, give calls `grace` seconds, end the rest, and complete `future`.

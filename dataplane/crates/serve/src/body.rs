@@ -10,60 +10,8 @@ use tokio::time::Sleep;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::call::Guard;
 use crate::outcome::decode;
-use crate::span::Active;
-
-/// What is watched for the time of one call.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    pub(crate) span: Option<Active>,
-    guard: Guard,
-    has_ended: bool,
-}
-
-impl Watch {
-    pub(crate) fn new(span: Option<Active>, guard: Guard) -> Self {
-        Self {
-            span,
-            guard,
-            has_ended: false,
-        }
-    }
-
-    /// Note the status that the caller is told.
-    fn ended(&mut self, code: i32, message: &str) {
-        self.has_ended = true;
-        if let Some(span) = &mut self.span
-            && span.is_recording()
-        {
-            span.set("rpc.grpc.status_code", code);
-            if is_failure(code) {
-                span.fail(message.to_owned());
-            }
-        }
-        self.guard.ended(code, self.span.as_ref());
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if !self.has_ended {
-            self.ended(Code::Cancelled as i32, "the caller has gone");
-        }
-    }
-}
-
-/// Which codes mark a server span as failed (OpenTelemetry's conventions for gRPC servers).
-fn is_failure(code: i32) -> bool {
-    matches!(
-        Code::from_i32(code),
-        Code::Unknown | Code::DeadlineExceeded | Code::Unimplemented
-    ) || matches!(
-        Code::from_i32(code),
-        Code::Internal | Code::Unavailable | Code::DataLoss
-    )
-}
+use crate::watch::Watch;
 
 /// A body that knows its call.
 #[derive(Debug)]
@@ -121,7 +69,9 @@ impl HttpBody for CallBody {
         let this = &mut *self;
         match Pin::new(&mut this.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some((code, message)) = frame.trailers_ref().and_then(status_of) {
+                if let (Some(data), Some(watch)) = (frame.data_ref(), &mut this.watch) {
+                    watch.sent(data);
+                } else if let Some((code, message)) = frame.trailers_ref().and_then(status_of) {
                     this.end(code, &message);
                 }
                 Poll::Ready(Some(Ok(frame)))

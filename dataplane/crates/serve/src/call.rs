@@ -8,18 +8,19 @@ use std::sync::Arc;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
+use tonic::Status;
 use tonic::body::Body;
-use tonic::{Code, Status};
 use tower_service::Service;
 
-use crate::body::{CallBody, Watch};
+use crate::body::CallBody;
 use crate::deadline::{self, Deadline};
 use crate::descriptors::Descriptors;
-use crate::meter::{Methods, Timed};
 use crate::peer::Peer;
 use crate::server::Shared;
 use crate::span::{Active, Context, Recorder};
-use crate::stats::{self, Stats};
+use crate::stats;
+use crate::tally::RequestBody;
+use crate::watch::Watch;
 
 /// Handlers that are not generated tonic services.
 pub trait Fallback: Send + Sync + 'static {
@@ -31,43 +32,7 @@ pub trait Fallback: Send + Sync + 'static {
 
     /// Answer a call. The request's extensions hold [`Peer`], [`Current`](crate::span::Current), on a Unix socket
     /// [`Descriptors`], and [`Deadline`] if there is one; the server ends the call at the deadline by dropping the future or the body.
-    fn call(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-}
-
-/// Counts one call for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Guard {
-    stats: Arc<Stats>,
-    timed: Option<Timed>,
-}
-
-impl Guard {
-    fn new(stats: &Arc<Stats>, methods: Option<&Methods>, path: &str) -> Self {
-        stats::add(&stats.calls_started);
-        stats::add(&stats.calls_open);
-        Self {
-            stats: stats.clone(),
-            timed: methods.map(|methods| Timed::begin(methods.find(path).clone())),
-        }
-    }
-
-    pub(crate) fn ended(&mut self, code: i32, span: Option<&Active>) {
-        if code != 0 {
-            stats::add(&self.stats.calls_failed);
-        }
-        if let Some(timed) = &mut self.timed {
-            let sampled = span
-                .filter(|span| span.is_recording())
-                .map(|span| span.current().context);
-            timed.end(Code::from_i32(code), sampled);
-        }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        stats::subtract(&self.stats.calls_open);
-    }
+    fn call(&self, request: Request<RequestBody>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 }
 
 /// Lead one request through the checks to its handler.
@@ -80,13 +45,12 @@ pub(crate) async fn answer(
     if let Some(refusal) = not_grpc(&request) {
         return CallBody::bare(refusal);
     }
-    let path = request.uri().path().to_owned();
+    let path: Arc<str> = request.uri().path().into();
     let span = shared
         .spans
         .as_ref()
-        .map(|(recorder, share)| begin_span(recorder, *share, &path, &request));
-    let guard = Guard::new(&shared.stats, shared.methods.as_ref(), &path);
-    let mut watch = Watch::new(span, guard);
+        .and_then(|(recorder, share)| begin_span(recorder, *share, &path, &request));
+    let mut watch = Watch::begin(shared.clone(), span, &path, &peer);
     if let Some(rules) = &shared.rules
         && !rules.allow(&path, &peer)
     {
@@ -118,7 +82,11 @@ pub(crate) async fn answer(
     if let Some(deadline) = deadline {
         extensions.insert(Deadline(deadline));
     }
-    let handler = handle(&shared, &path, request);
+    let handler = handle(
+        &shared,
+        &path,
+        request.map(|body| RequestBody::new(body, watch.request())),
+    );
     let mut timer = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
     let response = match &mut timer {
         None => handler.await,
@@ -132,7 +100,7 @@ pub(crate) async fn answer(
 }
 
 /// Find the handler and call it; a panic in a native handler becomes INTERNAL for this caller only.
-fn handle(shared: &Shared, path: &str, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + use<> {
+fn handle(shared: &Shared, path: &str, request: Request<RequestBody>) -> impl Future<Output = Response<Body>> + use<> {
     let work: Pin<Box<dyn Future<Output = Response<Body>> + Send>> =
         if let Some(mut routes) = shared.services.find(path) {
             let response = routes.call(request.map(Body::new));
@@ -175,14 +143,16 @@ fn not_grpc(request: &Request<Incoming>) -> Option<Response<Body>> {
     Some(response)
 }
 
-fn begin_span(recorder: &Arc<Recorder>, root_share: f64, path: &str, request: &Request<Incoming>) -> Active {
+/// A call without a trace that isn't to begin one has no span: nobody would ever see its place.
+fn begin_span(recorder: &Arc<Recorder>, root_share: f64, path: &str, request: &Request<Incoming>) -> Option<Active> {
     let header = request
         .headers()
         .get("traceparent")
         .and_then(|value| value.to_str().ok());
     let parent = header.and_then(Context::parse);
     let sample_root = parent.is_none() && root_share > 0.0 && crate::span::share() < root_share;
-    Active::server(parent, sample_root, path.trim_start_matches('/'), recorder)
+    (parent.is_some() || sample_root)
+        .then(|| Active::server(parent, sample_root, path.trim_start_matches('/'), recorder))
 }
 
 fn describe(span: &mut Active, path: &str, peer: &Peer) {

@@ -5,6 +5,7 @@
 //! handlers). A handler finds in the request's extensions the [`Peer`], the [`span::Current`] server span and, on a
 //! Unix socket, the connection's [`Descriptors`].
 
+pub mod access_log;
 mod authority;
 pub mod authorize;
 mod body;
@@ -26,15 +27,19 @@ pub mod meter;
 pub mod outcome;
 pub mod peer;
 mod preface;
+mod queue;
 pub mod server;
 pub mod services;
 pub mod span;
 pub mod spiffe;
 mod stats;
+pub mod tally;
 mod transport;
 mod trust;
 mod verify;
+mod watch;
 
+pub use access_log::AccessLog;
 pub use authorize::Rules;
 pub use call::Fallback;
 pub use channel::{Answer, Call, Channel};
@@ -49,6 +54,8 @@ pub use listener::Listener;
 pub use meter::Meter;
 pub use outcome::Outcome;
 pub use peer::{ConnectionId, Peer};
+pub use queue::Queue;
 pub use server::{Builder, Notice, Running, Server};
 pub use services::Services;
 pub use stats::Stats;
+pub use tally::RequestBody;

@@ -233,27 +233,27 @@ pub struct Timed {
 }
 
 impl Timed {
-    /// A call begins.
-    pub fn begin(method: Arc<Method>) -> Self {
+    /// A call that began at `began`.
+    pub fn begin(method: Arc<Method>, began: Instant) -> Self {
         method.started.fetch_add(1, Ordering::Relaxed);
         Self {
             method,
-            began: Instant::now(),
+            began,
             has_ended: false,
         }
     }
 
     /// It ends; `sampled` is its span, when that is recorded. Only the first end counts.
-    pub fn end(&mut self, code: Code, sampled: Option<Context>) {
+    pub fn end(&mut self, code: Code, took: Duration, sampled: Option<Context>) {
         if !std::mem::replace(&mut self.has_ended, true) {
-            self.method.record(code, self.began.elapsed(), sampled);
+            self.method.record(code, took, sampled);
         }
     }
 }
 
 impl Drop for Timed {
     fn drop(&mut self) {
-        self.end(Code::Cancelled, None);
+        self.end(Code::Cancelled, self.began.elapsed(), None);
     }
 }
 
@@ -288,10 +288,10 @@ mod tests {
     #[test]
     fn what_never_ends_is_cancelled() {
         let meter = Meter::new();
-        let mut ended = Timed::begin(meter.method("", "/a.B/C"));
-        ended.end(Code::NotFound, None);
+        let mut ended = Timed::begin(meter.method("", "/a.B/C"), Instant::now());
+        ended.end(Code::NotFound, Duration::ZERO, None);
         drop(ended);
-        let left = Timed::begin(meter.method("", "/a.B/C"));
+        let left = Timed::begin(meter.method("", "/a.B/C"), Instant::now());
         assert_eq!((only(&meter).started, only(&meter).statuses.len()), (2, 1));
         drop(left);
         let codes: Vec<_> = only(&meter).statuses.iter().map(|status| status.code).collect();

@@ -4,6 +4,7 @@
 //! handlers sit on the same port.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::access_log::AccessLog;
 use crate::authorize::Rules;
 use crate::call::Fallback;
 use crate::connection::serve_connection;
@@ -46,6 +48,7 @@ pub struct Builder {
     fallback: Option<Arc<dyn Fallback>>,
     spans: Option<(Arc<Recorder>, f64)>,
     meter: Option<Arc<Meter>>,
+    access_log: Option<Arc<AccessLog>>,
     on_notice: Option<OnNotice>,
 }
 
@@ -100,6 +103,13 @@ impl Builder {
         self
     }
 
+    /// Record calls for the access log.
+    #[must_use]
+    pub fn access_log(mut self, log: Arc<AccessLog>) -> Self {
+        self.access_log = Some(log);
+        self
+    }
+
     /// Tell `on_notice` of refused connections; it must not block.
     #[must_use]
     pub fn on_notice(mut self, on_notice: impl Fn(Notice) + Send + Sync + 'static) -> Self {
@@ -128,6 +138,7 @@ impl Builder {
             fallback: self.fallback,
             spans: self.spans,
             methods,
+            access_log: self.access_log,
             on_notice: self.on_notice,
             stats: Arc::default(),
         });
@@ -157,6 +168,7 @@ impl Server {
             fallback: None,
             spans: None,
             meter: None,
+            access_log: None,
             on_notice: None,
         }
     }
@@ -211,8 +223,18 @@ pub(crate) struct Shared {
     pub(crate) fallback: Option<Arc<dyn Fallback>>,
     pub(crate) spans: Option<(Arc<Recorder>, f64)>,
     pub(crate) methods: Option<Methods>,
+    pub(crate) access_log: Option<Arc<AccessLog>>,
     on_notice: Option<OnNotice>,
     pub(crate) stats: Arc<Stats>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Shared")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Shared {

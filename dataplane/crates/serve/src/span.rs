@@ -1,15 +1,14 @@
 //! Finished spans on their way to the OpenTelemetry exporter, which is Python's.
 //!
-//! A [`Recorder`] is a bounded queue: when its reader is slow, new spans are dropped and counted; a request never
-//! waits for telemetry. Nothing is allocated for a request whose trace isn't sampled.
+//! Nothing is allocated for a request whose trace isn't sampled.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::queue::Queue;
 
 /// A place in a trace (W3C Trace Context, section 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +42,16 @@ impl Context {
             span_id,
             sampled: flag[0] & 1 == 1,
         })
+    }
+
+    /// The trace's id in hexadecimal.
+    pub fn trace_hex(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.trace_id))
+    }
+
+    /// The span's id in hexadecimal.
+    pub fn span_hex(&self) -> String {
+        format!("{:016x}", u64::from_be_bytes(self.span_id))
     }
 
     /// A new span id in the same trace.
@@ -167,54 +176,7 @@ pub fn now() -> u64 {
 }
 
 /// The bounded queue between whoever finishes spans and the exporter.
-#[derive(Debug)]
-pub struct Recorder {
-    queue: Mutex<VecDeque<Span>>,
-    arrived: Condvar,
-    capacity: usize,
-    dropped: AtomicU64,
-}
-
-impl Recorder {
-    /// A queue of at most `capacity` spans.
-    pub fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(Self {
-            queue: Mutex::default(),
-            arrived: Condvar::new(),
-            capacity,
-            dropped: AtomicU64::new(0),
-        })
-    }
-
-    /// Queue a finished span; when the queue is full it is dropped and counted.
-    pub fn record(&self, span: Span) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.len() >= self.capacity {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        queue.push_back(span);
-        if queue.len() == 1 {
-            self.arrived.notify_one();
-        }
-    }
-
-    /// Take all queued spans, at most `most`; wait up to `timeout` for the first. Blocks its thread.
-    pub fn drain(&self, most: usize, timeout: Duration) -> Vec<Span> {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut queue, _) = self
-            .arrived
-            .wait_timeout_while(queue, timeout, |queue| queue.is_empty())
-            .unwrap_or_else(PoisonError::into_inner);
-        let count = queue.len().min(most);
-        queue.drain(..count).collect()
-    }
-
-    /// How many spans were dropped since the start.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-}
+pub type Recorder = Queue<Span>;
 
 /// The span that a request is handled in: in the request's extensions, and the parent of what the handler records.
 #[derive(Clone, Debug)]
@@ -286,11 +248,20 @@ impl Active {
 
     /// Where this span is, as a parent of others.
     pub fn current(&self) -> Current {
-        let context = self.open.as_ref().map_or(self.context, |span| span.context);
         Current {
-            context,
+            context: self.place(),
             recorder: self.recorder.clone(),
         }
+    }
+
+    /// Its place, recorded or not.
+    pub fn place(&self) -> Context {
+        self.open.as_ref().map_or(self.context, |span| span.context)
+    }
+
+    /// Its place, if it is recorded.
+    pub fn recorded(&self) -> Option<Context> {
+        self.open.as_ref().map(|span| span.context)
     }
 
     /// Set an attribute.
@@ -319,6 +290,8 @@ impl Drop for Active {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

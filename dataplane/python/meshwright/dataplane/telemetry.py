@@ -7,6 +7,7 @@ One decision to know: the queue of spans is bounded and never waits; what doesn'
 from typing import Literal
 
 from meshwright.dataplane._native import (
+    AccessRecord,
     MethodCalls,
     NativeSpan,
     StatusCalls,
@@ -16,7 +17,7 @@ from meshwright.dataplane._native import (
     read_calls,
 )
 
-__all__ = ["MethodCalls", "NativeSpan", "StatusCalls", "bounds", "calls", "drain", "dropped"]
+__all__ = ["AccessRecord", "MethodCalls", "NativeSpan", "StatusCalls", "bounds", "calls", "drain", "dropped"]
 
 
 def drain(timeout: float, most: int = 512) -> list[NativeSpan]:

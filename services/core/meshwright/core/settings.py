@@ -17,7 +17,7 @@ import pydantic
 from pydantic import Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from meshwright.core import process
+from meshwright.core import access_rules, process
 
 
 def _split(value: Any) -> Any:
@@ -51,6 +51,11 @@ class ServiceSettings(BaseSettings):
         "native",
         description="Server under the gRPC listener: native (Rust) or aio (grpcio's, to compare with; it can't serve "
         "mixer, the local sockets of citadel and its agent, nsmgr and forwarder).",
+    )
+    access_log: access_rules.AccessRules = Field(
+        access_rules.DEFAULT,
+        description="Calls that get a line in the log: off, failed (refused, or failed on this side) or all; also by "
+        "method, as in failed,/grpc.health.v1.Health/=off.",
     )
     config: Path | None = Field(
         None, description="Folder of YAML documents to serve instead of the manager's store; reloaded on change."

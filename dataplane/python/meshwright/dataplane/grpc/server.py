@@ -34,6 +34,8 @@ class NativeServer(grpc.aio.Server):
     `tls_versions` may have "1.2" beside "1.3" for old clients, which then can't resume sessions.
     `sample_roots` is the share (0-1) of calls without a caller's trace that get a span.
     `metrics` counts calls and their durations by method and status, for `meshwright.dataplane.telemetry`.
+    `access_log` says by the prefix of their path ("" for all others) which calls are recorded for `access_records`:
+    "off", "failed" (refused, or failed on this side) or "all". Without it none are.
     `status_of(error)` turns a handler's exception into a status; None leaves it UNKNOWN and logged.
     """
 
@@ -48,6 +50,7 @@ class NativeServer(grpc.aio.Server):
         compression: grpc.Compression | None = None,
         sample_roots: float = 0.0,
         metrics: bool = True,
+        access_log: Mapping[str, str] | None = None,
         socket_mode: int = 0o600,
         status_of: StatusOf | None = None,
         tls_versions: Sequence[str] = identities.TLS_VERSIONS,
@@ -63,6 +66,7 @@ class NativeServer(grpc.aio.Server):
         self._limits = limits or Limits()
         self._compression = encoding_of(compression)
         self._sample_roots, self._metrics = sample_roots, metrics
+        self._access_log = list((access_log or {}).items())
         self._socket_mode = socket_mode
         self._dispatch = Dispatch(threads=self._limits.threads, status_of=status_of)
         self._server: _native.GrpcServer | None = None
@@ -104,6 +108,10 @@ class NativeServer(grpc.aio.Server):
         """Return the counters by name: connections, handshakes and calls."""
         return self._server.stats() if self._server else {}
 
+    def access_records(self, most: int) -> list[_native.AccessRecord]:
+        """Take records of calls that ended, at most `most`; when nobody does, new ones are dropped and counted."""
+        return self._server.access_records(most) if self._server else []
+
     async def start(self) -> str:  # type: ignore[override]  # grpcio's returns nothing; the bound address is worth it
         """Bind and serve on the running loop; return the first bound address. OSError when it can't be bound."""
         self._refuse_when_started()
@@ -119,6 +127,7 @@ class NativeServer(grpc.aio.Server):
             compression=self._compression,
             root_share=self._sample_roots,
             metrics=self._metrics,
+            access_log=self._access_log,
             native=self._native,
             methods=self._dispatch.methods,
             claims_all=self._dispatch.has_generic,

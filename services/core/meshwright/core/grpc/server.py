@@ -12,9 +12,10 @@ from typing import Any, Literal, NoReturn
 
 import grpc
 import grpc.aio
-from meshwright.core import errors, settings, sockets
+from meshwright.core import access_rules, errors, settings, sockets
 from meshwright.core.grpc import handlers, metrics
 from meshwright.core.grpc import limits as default_limits
+from meshwright.core.grpc.access_log import Writer
 from meshwright.core.grpc.aio import AioServer
 from meshwright.core.grpc.authorization import Authorization
 from meshwright.core.identity import IdentitySource
@@ -29,7 +30,9 @@ class Server(grpc.aio.Server):
     `identity=None` is plain text, which only loopback addresses and Unix sockets serve.
     `authorize` says who may call what; in plain text it is asked only if it names Unix users ("unix:uid=1000").
     `native` are services that Rust answers. `requires` names what the servicers need of the native front, in words for
-    an error message. `part` is who serves, for the same.
+    an error message. `part` is who serves, for the same. `access_log` says which calls get a line in the log
+    (see `access_rules`); grpc.aio's
+    front writes none.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Server(grpc.aio.Server):
         native: Sequence[Any] = (),
         requires: Sequence[str] = (),
         limits: Limits | None = None,
+        access_log: str = access_rules.DEFAULT,
         socket_mode: int = 0o600,
     ) -> None:
         self._listen = [listen] if isinstance(listen, str) else list(listen)
@@ -56,6 +60,7 @@ class Server(grpc.aio.Server):
                 authorize = None
         limits = limits or default_limits.DEFAULT
         self._front: NativeServer | AioServer
+        self._writer: Writer | None = None
         if front == "native":
             self._front = NativeServer(
                 self._listen,
@@ -63,6 +68,7 @@ class Server(grpc.aio.Server):
                 authorize=authorize.rules if authorize else None,
                 native=native,
                 limits=limits,
+                access_log=access_rules.parse(access_log),
                 socket_mode=socket_mode,
             )
         else:
@@ -103,11 +109,15 @@ class Server(grpc.aio.Server):
             raise errors.Unavailable(self._refusal(error)) from error
         if isinstance(self._front, NativeServer):
             metrics.register(self._front)
+            self._writer = Writer(self._front)
+            self._writer.start()
         return address
 
     async def stop(self, grace: float | None = 2.0) -> None:
         """Stop accepting; let calls end for `grace` seconds, then cancel them."""
         await self._front.stop(grace)
+        if self._writer is not None:
+            await self._writer.stop()
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Wait until the server has stopped; return whether it still runs after `timeout` seconds."""
