@@ -5,43 +5,35 @@
 //! what its own bounds allow (one opening, one awaited read or write, one end).
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use meshwright_handover as handover;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pyo3::prelude::*;
 
 type Letter = Box<dyn FnOnce(Python<'_>) -> PyResult<()> + Send>;
 
-/// The sending half, for Rust.
-pub(crate) struct Post {
-    queue: Mutex<Queue>,
-    bell: EventFd,
-}
+/// An eventfd that the loop watches.
+struct Bell(EventFd);
 
-#[derive(Default)]
-struct Queue {
-    letters: Vec<Letter>,
-    closed: bool,
-}
-
-impl Post {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+impl handover::Bell for Bell {
+    fn ring(&self) {
+        // Fails only when the counter would overflow: it rings already then.
+        let _ = self.0.write(1);
     }
 
+    fn silence(&self) {
+        let _ = self.0.read(); // nothing to read: another drain was faster
+    }
+}
+
+/// The sending half, for Rust.
+pub(crate) struct Post(handover::Post<Letter, Bell>);
+
+impl Post {
     /// Have `letter` run on the loop's thread, with the GIL.
     pub(crate) fn send(&self, letter: impl FnOnce(Python<'_>) -> PyResult<()> + Send + 'static) {
-        let mut queue = self.lock();
-        if queue.closed {
-            return;
-        }
-        queue.letters.push(Box::new(letter));
-        let is_first = queue.letters.len() == 1;
-        drop(queue);
-        if is_first {
-            // Fails only when the counter would overflow: it rings already then.
-            let _ = self.bell.write(1);
-        }
+        self.0.send(Box::new(letter));
     }
 
     /// Complete an asyncio future with what `value` makes, unless somebody has given up on it.
@@ -83,22 +75,17 @@ impl Mailbox {
     fn new() -> PyResult<Self> {
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(std::io::Error::from)?;
         Ok(Self {
-            post: Arc::new(Post {
-                queue: Mutex::default(),
-                bell,
-            }),
+            post: Arc::new(Post(handover::Post::new(Bell(bell)))),
         })
     }
 
     fn fileno(&self) -> RawFd {
-        self.post.bell.as_raw_fd()
+        self.post.0.bell().0.as_raw_fd()
     }
 
     /// Run all that has arrived.
     fn drain(&self, py: Python<'_>) {
-        let _ = self.post.bell.read(); // nothing to read: another drain was faster
-        let letters = std::mem::take(&mut self.post.lock().letters);
-        for letter in letters {
+        for letter in self.post.0.drain() {
             if let Err(error) = letter(py) {
                 error.write_unraisable(py, None);
             }
@@ -107,11 +94,6 @@ impl Mailbox {
 
     /// Drop what has arrived and all that will.
     fn close(&self) {
-        let letters = {
-            let mut queue = self.post.lock();
-            queue.closed = true;
-            std::mem::take(&mut queue.letters)
-        };
-        drop(letters);
+        self.post.0.close();
     }
 }
