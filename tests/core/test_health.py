@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from meshwright.core import grpc as mesh_grpc
 from meshwright.core import health
+from meshwright.core.grpc import introspection
 
 STATUS = health_pb2.HealthCheckResponse
 
@@ -60,10 +61,10 @@ async def test_changes_yield_now_and_after_each_change() -> None:
 
 
 @pytest.fixture
-async def served():
+async def served(grpc_front: mesh_grpc.Front):
     conditions = health.Health("store")
-    server = mesh_grpc.Server("127.0.0.1:0", None)
-    health.add_to_server(conditions, server, "istio.mixer.v1.Mixer")
+    server = mesh_grpc.Server("127.0.0.1:0", None, front=grpc_front)
+    introspection.add_to_server(server, conditions, "istio.mixer.v1.Mixer")
     address = await server.start()
     async with mesh_grpc.Channel(address, None) as channel:
         yield conditions, health_pb2_grpc.HealthStub(channel)

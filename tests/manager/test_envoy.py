@@ -18,7 +18,8 @@ from meshwright.api.envoy.config.route.v3.route_components_pb2 import VirtualHos
 from meshwright.api.envoy.config.route.v3.route_pb2 import RouteConfiguration
 from meshwright.api.envoy.service.accesslog.v3 import als_pb2_grpc
 from meshwright.api.envoy.service.auth.v3 import external_auth_pb2_grpc
-from meshwright.core.health import Health, add_to_server
+from meshwright.core.grpc import introspection
+from meshwright.core.health import Health
 from meshwright.manager.xds import names, types, wire
 from meshwright.manager.xds.hub import Hub
 from meshwright.manager.xds.server import DiscoveryServer
@@ -74,7 +75,7 @@ async def mixer(pki: Pki) -> AsyncIterator[tuple[Mixer, str]]:
         pki.part("mixer"),
         lambda server: external_auth_pb2_grpc.add_AuthorizationServicer_to_server(made, server),
         lambda server: als_pb2_grpc.add_AccessLogServiceServicer_to_server(made, server),
-        lambda server: add_to_server(Health(), server),
+        lambda server: introspection.add_to_server(server, Health()),
     ) as address:
         yield made, address
 

@@ -19,7 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from meshwright.api.collector.v1 import collector_pb2 as pb
 from meshwright.api.collector.v1.collector_pb2_grpc import CollectorQueryStub, add_CollectorQueryServicer_to_server
-from meshwright.core.grpc import Channel, Server
+from meshwright.core.grpc import Authorization, Channel, Server
 from meshwright.core.identity import StaticIdentity, part_id
 from meshwright.platform.collector import app, otlp, values
 from meshwright.platform.collector.forward import Forwarder, forwarding
@@ -135,7 +135,9 @@ def test_values_as_text() -> None:
 
 @contextlib.asynccontextmanager
 async def serving(pki: Pki, logs: LogStore, traces: TraceStore) -> AsyncIterator[str]:
-    server = Server("127.0.0.1:0", StaticIdentity(pki.part("collector")), authorize=app.authorization("mesh.local"))
+    server = Server(
+        "127.0.0.1:0", StaticIdentity(pki.part("collector")), authorize=Authorization(app.rules("mesh.local"))
+    )
     logs_service_pb2_grpc.add_LogsServiceServicer_to_server(otlp.LogsService(logs, None), server)
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(otlp.TraceService(traces, None), server)
     add_CollectorQueryServicer_to_server(Query(traces, logs, MetricStore(10)), server)

@@ -7,18 +7,15 @@ the client's descriptor, the cross-connect, which endpoint, and on to it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from datetime import timedelta
 
 import structlog
 
-from meshwright.core import citadel_identity, logs, telemetry
 from meshwright.core import clock as clocks
 from meshwright.core import health as healths
-from meshwright.core.admin import Admin
-from meshwright.core.clock import Clock
-from meshwright.core.identity import IdentitySource
+from meshwright.core import service as services
+from meshwright.core.service import Service
 from meshwright.dataplane.agent.connect_kernel import ConnectKernel
 from meshwright.dataplane.agent.discover import DiscoverEndpoint
 from meshwright.dataplane.agent.rights import Rights
@@ -38,8 +35,7 @@ from meshwright.nsm.monitor import Monitor
 from meshwright.nsm.peer import Peer
 from meshwright.nsm.registration import Registration
 from meshwright.nsm.registry_client import RegistryClient
-from meshwright.nsm.servicer import MonitorConnectionServicer, NetworkServiceServicer
-from meshwright.nsm.transport import server
+from meshwright.nsm.servicer import NEEDS, MonitorConnectionServicer, NetworkServiceServicer
 from meshwright.nsm.wire import NetworkServiceEndpoint, NetworkServiceLabels
 
 _SERVICE = "forwarder"  # the network service that forwarders are endpoints of
@@ -49,35 +45,19 @@ log = structlog.get_logger(__name__)
 
 async def run(settings: Settings, rights: Rights, stop: asyncio.Event) -> None:
     """Serve until `stop` is set; without rights, only say so."""
-    logs.setup(settings.part, settings.log_level)
-    clock = clocks.SystemClock()
     health = healths.Health("rights", "registration")
-    async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-        identity = citadel_identity.source(settings)
-        if identity is not None:
-            await stack.enter_async_context(identity)
-        await stack.enter_async_context(telemetry.setup(settings.part, settings, identity))
-        await stack.enter_async_context(Admin(settings.admin, health, identity))
+    async with services.begun(settings, health) as own:
         health.set("rights", not rights.missing, rights.missing)
         log.info("forwarder.rights", missing=rights.missing, own_user_namespace=rights.own_user_namespace)
         if rights.missing:
             health.set("registration", False, "without rights there is nothing to serve")
-            await stop.wait()
-            return
-        background = await _serve(settings, identity, clock, health, stack, tasks)
+        else:
+            await _serve(settings, own, health)
         await stop.wait()
-        for task in background:
-            task.cancel()
 
 
-async def _serve(
-    settings: Settings,
-    identity: IdentitySource | None,
-    clock: Clock,
-    health: healths.Health,
-    stack: contextlib.AsyncExitStack,
-    tasks: asyncio.TaskGroup,
-) -> list[asyncio.Task[None]]:
+async def _serve(settings: Settings, own: Service, health: healths.Health) -> None:
+    identity, stack, clock = own.identity, own.stack, clocks.SystemClock()
     lifetime = timedelta(seconds=settings.max_token_lifetime)
     name, manager_id = settings.own_name(), settings.manager_id()
 
@@ -116,12 +96,10 @@ async def _serve(
         Forward(resolve),
     )
 
-    front = server(settings.listen, identity, [("/", [manager_id])])
+    front = own.server([("/", [manager_id])], requires=NEEDS)
     wire.add_NetworkServiceServicer_to_server(NetworkServiceServicer(chain, clock), front)
     wire.add_MonitorConnectionServicer_to_server(MonitorConnectionServicer(monitor, [manager_id]), front)
-    healths.add_to_server(health, front)
-    address = await front.start()
-    stack.push_async_callback(front.stop, 2.0)
+    address = await own.serve(front)
 
     socket = stack.enter_context(descriptors.socket_file(settings.listen.removeprefix("unix:")))
     registration = Registration(
@@ -139,7 +117,5 @@ async def _serve(
         on_change=lambda registered, reason: health.set("registration", registered, reason),
     )
     log.info("forwarder.serving", address=address, name=name, restored=len(connections))
-    return [
-        tasks.create_task(registration.run(), name="register"),
-        tasks.create_task(Expiry(chain, connections, clock).run(), name="expire connections"),
-    ]
+    own.spawn(registration.run(), "register")
+    own.spawn(Expiry(chain, connections, clock).run(), "expire connections")

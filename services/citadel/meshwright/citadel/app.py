@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 
 import structlog
 
@@ -28,7 +27,7 @@ from meshwright.core import clock as clocks
 from meshwright.core import config, identity, logs, store, telemetry
 from meshwright.core import health as healths
 from meshwright.core.admin import Admin
-from meshwright.core.grpc import Authorization, Server
+from meshwright.core.service import Service
 
 _log = structlog.get_logger(__name__)
 
@@ -49,34 +48,26 @@ async def run(settings: CitadelSettings, stop: asyncio.Event) -> None:
 
         registry = Registry(facts)
         tokens = Tokens(facts, clock)
-        background = [
-            tasks.create_task(registry.run(health), name="follow registrations"),
-            tasks.create_task(expiry.watch_authority(authority, health, clock), name="watch the CA's end"),
-        ]
+        serving = Service(settings, health, None if settings.insecure_loopback else own, stack, tasks)
+        serving.spawn(registry.run(health), "follow registrations")
+        serving.spawn(expiry.watch_authority(authority, health, clock), "watch the CA's end")
 
         if settings.config is not None:
             source = await stack.enter_async_context(config.FolderSource(settings.config, health=health))
             longest = settings.lifetimes().longest
             configured.read(source.current().objects.values(), settings.trust_domain, longest)  # a fault ends the start
             following = configured.follow(source, registry, settings.trust_domain, longest, health)
-            background.append(tasks.create_task(following, name="follow the folder"))
+            serving.spawn(following, "follow the folder")
 
-        server = Server(
-            settings.listen,
-            None if settings.insecure_loopback else own,
-            front=settings.grpc_front,
-            part=settings.part,
-            authorize=_rules(settings.trust_domain),
-        )
+        server = serving.server(_rules(settings.trust_domain))
         ca_pb2_grpc.add_IstioCertificateServiceServicer_to_server(CertificatesServicer(issuer, registry), server)
         agents_pb2_grpc.add_AgentsServicer_to_server(AgentsServicer(issuer, registry), server)
-        healths.add_to_server(health, server)
-        address = await server.start()
-        stack.push_async_callback(server.stop)
+        address = await serving.serve(server)
         if settings.admin_socket:
-            administration = AdministrationServicer(issuer, tokens, registry)
-            add = functools.partial(admin_pb2_grpc.add_AdminServicer_to_server, administration)
-            await stack.enter_async_context(sockets.serve(settings.admin_socket, sockets.OWNER, add))
+            # Whatever the front of the listener: only the native one knows who calls a socket.
+            local = sockets.server(settings.admin_socket, sockets.OWNER, part=settings.part)
+            admin_pb2_grpc.add_AdminServicer_to_server(AdministrationServicer(issuer, tokens, registry), local)
+            await serving.serve(local)
         await stack.enter_async_context(Admin(settings.admin, health, own))
         health.set("listener", True)
         _log.info(
@@ -87,17 +78,13 @@ async def run(settings: CitadelSettings, stop: asyncio.Event) -> None:
             authority_ends=authority.not_after.isoformat(),
         )
         await stop.wait()
-        for task in background:
-            task.cancel()
+        serving.end()
 
 
-def _rules(trust_domain: str) -> Authorization:
+def _rules(trust_domain: str) -> list[tuple[str, list[str]]]:
     everyone = f"spiffe://{trust_domain}/*"
-    return Authorization(
-        [
-            # Anyone with an identity may renew it; the servicer looks whether it is still registered.
-            ("/istio.v1.auth.IstioCertificateService/", [everyone]),
-            ("/meshwright.citadel.v1.Agents/", [f"{identity.part_id(trust_domain, AGENT)}*"]),
-            ("/grpc.health.v1.Health/", [everyone]),
-        ]
-    )
+    return [
+        # Anyone with an identity may renew it; the servicer looks whether it is still registered.
+        ("/istio.v1.auth.IstioCertificateService/", [everyone]),
+        ("/meshwright.citadel.v1.Agents/", [f"{identity.part_id(trust_domain, AGENT)}*"]),
+    ]

@@ -1,32 +1,25 @@
-"""gRPC on a Unix socket, where the kernel says who is calling."""
+"""gRPC on a Unix socket, where the kernel says who is calling: only the native front passes its word on."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Callable
+import os
 from pathlib import Path
 
 from meshwright.citadel.infrastructure import files
-from meshwright.core import errors
-from meshwright.dataplane.grpc import NativeServer
+from meshwright.core.grpc import Authorization, Front, Server
 
 OWNER = 0o600  # of the socket: this user and root
 EVERYBODY = 0o666
 
-_GRACE_SECONDS = 2.0
 
-
-@contextlib.asynccontextmanager
-async def serve(address: str, mode: int, add: Callable[[NativeServer], None]) -> AsyncIterator[str]:
-    """Serve what `add` registers at ``unix:/path``; its folder is made, closed to others, when it doesn't exist."""
+def server(address: str, mode: int, *, part: str, front: Front = "native") -> Server:
+    """Return a server at ``unix:/path``; the path's folder is made, closed to others, when it doesn't exist."""
     files.directory(Path(address.removeprefix("unix:")).parent)
-    server = NativeServer(address, None, socket_mode=mode)
-    add(server)
-    try:
-        bound = await server.start()
-    except OSError as error:
-        raise errors.Unavailable(f"can't listen on {address}: {error}") from error
-    try:
-        yield bound
-    finally:
-        await server.stop(_GRACE_SECONDS)
+    users = Authorization(
+        [
+            ("/grpc.reflection.", [f"unix:uid={os.getuid()}", "unix:uid=0"]),
+            ("/", ["unix:uid=*"]),  # whom the socket's rights let in; the servicers look closer
+        ]
+    )
+    requires = ("word of the kernel on who calls",)
+    return Server(address, None, front=front, part=part, authorize=users, requires=requires, socket_mode=mode)

@@ -134,8 +134,3 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     def _status(self) -> int:
         response = health_pb2.HealthCheckResponse
         return int(response.SERVING if self._health.ready() else response.NOT_SERVING)
-
-
-def add_to_server(health: Health, server: Any, *services: str) -> None:
-    """Serve `health` on a core.grpc server (its authorization must allow ``/grpc.health.v1.Health/``)."""
-    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(health, services), server)

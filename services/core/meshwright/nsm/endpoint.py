@@ -19,6 +19,7 @@ from typing import Self
 from meshwright.core import errors
 from meshwright.core import identity as identities
 from meshwright.core.clock import Clock, SystemClock
+from meshwright.core.grpc import Authorization, Server
 from meshwright.core.identity import IdentitySource
 from meshwright.nsm import descriptors, urls, wire
 from meshwright.nsm.chain import Chain
@@ -33,8 +34,7 @@ from meshwright.nsm.monitor import Monitor
 from meshwright.nsm.peer import Peer
 from meshwright.nsm.registration import Registration
 from meshwright.nsm.registry_client import RegistryClient
-from meshwright.nsm.servicer import MonitorConnectionServicer, NetworkServiceServicer
-from meshwright.nsm.transport import server
+from meshwright.nsm.servicer import NEEDS, MonitorConnectionServicer, NetworkServiceServicer
 from meshwright.nsm.wire import Connection, NetworkService, NetworkServiceEndpoint, NetworkServiceLabels
 
 _REGISTER_SECONDS = 30.0
@@ -102,7 +102,8 @@ class Endpoint:
         )
         stack.callback(self._forget_all)
         manager = self._manager_id()
-        front = server(self._listen, self._identity, [("/", [manager or ""])])
+        authorize = Authorization([("/", [manager or ""])])
+        front = Server(self._listen, self._identity, part=self.name, authorize=authorize, requires=NEEDS)
         wire.add_NetworkServiceServicer_to_server(NetworkServiceServicer(chain, self._clock), front)
         wire.add_MonitorConnectionServicer_to_server(
             MonitorConnectionServicer(monitor, [manager] if manager else []), front

@@ -1,12 +1,11 @@
-"""Puts a chain and a monitor on a server; the one place where exceptions become statuses."""
+"""Puts a chain and a monitor on a server."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
-import structlog
 from google.protobuf import empty_pb2
 
 from meshwright.core import errors
@@ -17,13 +16,13 @@ from meshwright.nsm.chain import Caller, Chain, Exchange, Operation, Receive
 from meshwright.nsm.descriptors import Descriptor, Inode
 from meshwright.nsm.errors import InvalidMechanism
 from meshwright.nsm.monitor import Monitor
-from meshwright.nsm.transport import call_trace
 from meshwright.nsm.wire import Connection, ConnectionEvent, MonitorScopeSelector, NetworkServiceRequest
 
 _DEFAULT_SECONDS = 15.0  # for callers that set no deadline
 _MAX_SECONDS = 120.0
 
-log = structlog.get_logger(__name__)
+NEEDS = ("file descriptors beside the calls",)
+"""What a server that has these services must be able to do (`meshwright.core.grpc.Server(requires=...)`)."""
 
 
 class NetworkServiceServicer(wire.NetworkServiceServicer):
@@ -42,27 +41,26 @@ class NetworkServiceServicer(wire.NetworkServiceServicer):
         return empty_pb2.Empty()
 
     async def _answer(self, operation: Operation, request: NetworkServiceRequest, context: Any) -> Connection:
-        exchange = await self._exchange(operation, context)
+        exchange = self._exchange(operation, context)
         with metrics.SECONDS.labels(operation.value).time():
             try:
-                with call_trace(context):
-                    connection = await self._chain(request, exchange)
+                connection = await self._chain(request, exchange)
                 for descriptor in exchange.answer:
                     context.send_descriptor(descriptor.fileno())
             except Exception as failure:
-                metrics.CALLS.labels(operation.value, code(failure).name).inc()
-                await refuse(context, failure)
+                metrics.CALLS.labels(operation.value, status.code(failure).name).inc()
+                raise
         metrics.CALLS.labels(operation.value, grpc.StatusCode.OK.name).inc()
         return connection
 
-    async def _exchange(self, operation: Operation, context: Any) -> Exchange:
+    def _exchange(self, operation: Operation, context: Any) -> Exchange:
         remaining = context.time_remaining()
         seconds = _DEFAULT_SECONDS if remaining is None else min(remaining, _MAX_SECONDS)
         return Exchange(
             operation,
             self._clock,
             deadline=self._clock.monotonic() + seconds,
-            caller=await caller(context),
+            caller=caller(context),
             token=metadata(context, tokens.METADATA),
             receive=receiver(context),
         )
@@ -81,23 +79,17 @@ class MonitorConnectionServicer(wire.MonitorConnectionServicer):
         """Stream the state and then each change."""
         who = peer_id(context)
         viewer = None if who is None or who in self._observers else who  # None: plain text on loopback
-        try:
-            async for event in self._monitor.watch(selector, viewer):
-                yield event
-        except errors.MeshwrightError as failure:
-            await refuse(context, failure)
+        async for event in self._monitor.watch(selector, viewer):
+            yield event
 
 
-async def caller(context: Any) -> Caller:
+def caller(context: Any) -> Caller:
     """Return who called, from the connection's certificate."""
     who = peer_id(context)
     if who is None:
         return Caller()
     certificates = context.auth_context().get("x509_pem_cert", ())
-    try:
-        return Caller(who, tokens.public_key(certificates[0]) if certificates else None)
-    except errors.MeshwrightError as failure:
-        await refuse(context, failure)
+    return Caller(who, tokens.public_key(certificates[0]) if certificates else None)
 
 
 def metadata(context: Any, key: str) -> str:
@@ -106,21 +98,6 @@ def metadata(context: Any, key: str) -> str:
     if not values:
         return ""
     return values[-1].decode(errors="replace") if isinstance(values[-1], bytes) else str(values[-1])
-
-
-def code(failure: BaseException) -> grpc.StatusCode:
-    """Return the status that `failure` ends a call with."""
-    return status.code(failure) if isinstance(failure, errors.MeshwrightError) else grpc.StatusCode.INTERNAL
-
-
-async def refuse(context: Any, failure: BaseException) -> NoReturn:
-    """End the call with the status of `failure`; what isn't ours is logged and named INTERNAL."""
-    if isinstance(failure, errors.MeshwrightError):
-        await context.abort(code(failure), str(failure))
-    else:
-        log.error("nsm.call.failed", exc_info=failure)
-        await context.abort(code(failure), "this hop failed; its log has the reason")
-    raise AssertionError("abort doesn't return")
 
 
 def receiver(context: Any) -> Receive:

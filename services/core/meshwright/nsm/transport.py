@@ -1,30 +1,15 @@
-"""The wire under the network service API: mutual TLS by SPIFFE ID alone, descriptors on Unix sockets, trace context.
+"""The client's side of the wire under the network service API: mutual TLS by SPIFFE ID alone, and trace context.
 
-One decision to know: this is the native transport and not grpcio, which can neither dial a server that has only a
-SPIFFE ID nor see the descriptors that come beside the bytes.
+One decision to know: this is the native channel as it is, not core's: the descriptors that pass beside the calls belong
+to one connection, so that a hop must know its connections.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-from opentelemetry import context as contexts
-from opentelemetry import trace
-from opentelemetry.propagate import extract, inject
+from opentelemetry.propagate import inject
 
 from meshwright.core.identity import IdentitySource
-from meshwright.dataplane.grpc import NativeChannel, NativeServer
-
-
-def server(
-    listen: str | Sequence[str],
-    identity: IdentitySource | None,
-    rules: Sequence[tuple[str, Sequence[str]]],
-) -> NativeServer:
-    """Return a server on these addresses; `rules` say who may call what (path prefix, SPIFFE ID patterns)."""
-    return NativeServer(listen, identity, authorize=rules if identity else None)
+from meshwright.dataplane.grpc import NativeChannel
 
 
 def channel(target: str, identity: IdentitySource | None, expected: str | None) -> NativeChannel:
@@ -37,20 +22,3 @@ def trace_metadata() -> list[tuple[str, str]]:
     carrier: dict[str, str] = {}
     inject(carrier)
     return list(carrier.items())
-
-
-@contextlib.contextmanager
-def call_trace(context: Any) -> Iterator[None]:
-    """Make the call's server span, or the caller's where there is none, the parent of what its handler records."""
-    if trace.get_current_span().get_span_context().is_valid:  # grpcio's interceptor has done it
-        yield
-        return
-    if hasattr(context, "traceparent"):
-        carrier = {"traceparent": context.traceparent() or ""}
-    else:
-        carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    token = contexts.attach(extract(carrier))
-    try:
-        yield
-    finally:
-        contexts.detach(token)

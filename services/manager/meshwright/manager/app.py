@@ -7,7 +7,6 @@ clusters and listeners away; a manager that doesn't answer yet takes nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Sequence
@@ -15,9 +14,7 @@ from collections.abc import Sequence
 import structlog
 
 from meshwright.api.config.v1 import config_pb2_grpc
-from meshwright.core import citadel_identity, config, health, identity, logs, store, telemetry
-from meshwright.core.admin import Admin
-from meshwright.core.grpc import Authorization, Server
+from meshwright.core import config, health, identity, service, store
 from meshwright.manager import metrics
 from meshwright.manager.configapi.catalogue import Catalogue
 from meshwright.manager.configapi.owners import Owners
@@ -34,21 +31,18 @@ from meshwright.manager.xds.snapshot import Snapshot
 _log = structlog.get_logger(__name__)
 
 
-def authorization(trust_domain: str) -> Authorization:
+def rules(trust_domain: str) -> list[tuple[str, tuple[str, ...]]]:
     """Only the administrator changes configuration; what a proxy may have is decided by its node id and identity."""
     admin, manager, mixer, citadel = (
         identity.part_id(trust_domain, part) for part in ("admin", "manager", "mixer", "citadel")
     )
     everyone = f"spiffe://{trust_domain}/*"
-    return Authorization(
-        (
-            ("/meshwright.config.v1.ConfigService/List", (admin, mixer, citadel)),
-            ("/meshwright.config.v1.ConfigService/ProxyStatus", (admin, manager)),
-            ("/meshwright.config.v1.ConfigService/", (admin,)),
-            (f"/{SERVICE}/", (everyone,)),
-            ("/grpc.health.v1.Health/", (everyone,)),
-        )
-    )
+    return [
+        ("/meshwright.config.v1.ConfigService/List", (admin, mixer, citadel)),
+        ("/meshwright.config.v1.ConfigService/ProxyStatus", (admin, manager)),
+        ("/meshwright.config.v1.ConfigService/", (admin,)),
+        (f"/{SERVICE}/", (everyone,)),
+    ]
 
 
 class Publisher:
@@ -66,14 +60,9 @@ class Publisher:
 
 async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set."""
-    logs.setup(settings.part, settings.log_level)
     state = health.Health("config", "listener")
-    async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-        credentials = citadel_identity.source(settings)
-        if credentials is not None:
-            await stack.enter_async_context(credentials)
-        await stack.enter_async_context(telemetry.setup(settings.part, settings, credentials))
-        await stack.enter_async_context(Admin(settings.admin, state, credentials))
+    async with service.begun(settings, state) as own:
+        stack, credentials = own.stack, own.identity
         facts = await stack.enter_async_context(store.connect(settings))
 
         hub = Hub()
@@ -81,9 +70,9 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         catalogue = Catalogue(state, strict=settings.config is not None, on_change=publisher)
         source = await stack.enter_async_context(config.connect(settings, facts, state))
         writer = None if settings.config is not None else config.Ledger(facts)
-        following = tasks.create_task(_follow(source, catalogue), name="follow configuration")
-        stopping = tasks.create_task(stop.wait(), name="stop")
-        loading = tasks.create_task(catalogue.loaded(), name="first configuration")
+        own.spawn(_follow(source, catalogue), "follow configuration")
+        stopping = own.spawn(stop.wait(), "stop")
+        loading = own.spawn(catalogue.loaded(), "first configuration")
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
 
         name = f"{socket.gethostname()}-{os.getpid()}"
@@ -99,26 +88,16 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         owners = Owners(_owners(settings.mixer), credentials, settings.trust_domain)
         stack.push_async_callback(owners.close)
 
-        server = Server(
-            settings.listen,
-            credentials,
-            front=settings.grpc_front,
-            part=settings.part,
-            authorize=authorization(settings.trust_domain),
-        )
+        server = own.server(rules(settings.trust_domain))
         api = ConfigService(catalogue, writer, owners, status)
         config_pb2_grpc.add_ConfigServiceServicer_to_server(api, server)
         DiscoveryServer(hub, settings.trust_domain).add_to(server)
-        health.add_to_server(state, server)
-        address = await server.start()
-        stack.push_async_callback(server.stop, 1.0)
-        announcing = replicas.announce(settings.advertise or address) if settings.etcd else asyncio.sleep(0)
-        background = [following, loading, tasks.create_task(announcing, name="announce replica")]
+        address = await own.serve(server, grace=1.0)
+        if settings.etcd:
+            own.spawn(replicas.announce(settings.advertise or address), "announce replica")
         state.set("listener", ok=True)
         _log.info("serving", address=address, revision=catalogue.state.revision)
         await stop.wait()
-        for task in background:
-            task.cancel()
 
 
 async def _follow(source: config.Source, catalogue: Catalogue) -> None:

@@ -7,7 +7,6 @@ stores the records that they left.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import Mapping
 
@@ -16,13 +15,11 @@ import structlog
 
 from meshwright.api.config.v1 import config_pb2_grpc
 from meshwright.core import bus as buses
-from meshwright.core import citadel_identity, config, errors, logs, telemetry
+from meshwright.core import config, errors, service
 from meshwright.core import health as healths
 from meshwright.core import store as stores
-from meshwright.core.admin import Admin
 from meshwright.core.identity import part_id
 from meshwright.dataplane import telemetry as native_telemetry
-from meshwright.dataplane.grpc import Limits, NativeServer
 from meshwright.dataplane.policy import Engine
 from meshwright.mixer import adapters, policy
 from meshwright.mixer.adapter.v1 import Adapter, AdapterError, discover
@@ -37,36 +34,36 @@ from meshwright.mixer.replicas import Replicas
 from meshwright.mixer.settings import MixerSettings
 from meshwright.mixer.validate import ValidationServicer
 
+_NATIVE = (
+    "istio.mixer.v1.Mixer",
+    "envoy.service.auth.v3.Authorization",
+    "envoy.service.accesslog.v3.AccessLogService",
+    "meshwright.mixer.v1.QuotaPeer",
+)
 _MEMORY_BYTES = 32 << 20  # of records that wait in this process when there is no NATS
-_LIMITS = Limits(message_size=8 << 20)  # a validation carries every object of ours
 
 _log = structlog.get_logger(__name__)
 
 
 async def run(settings: MixerSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set."""
-    logs.setup(settings.part, settings.log_level)
     replica = settings.replica or uuid.uuid4().hex[:12]
     health = healths.Health(policy.PART, "listener")
     installed = _installed()
     export = settings.otlp is not None
-    async with contextlib.AsyncExitStack() as stack:
-        own = citadel_identity.source(settings)
-        if own is not None:
-            await stack.enter_async_context(own)
-        await stack.enter_async_context(Admin(settings.admin, health, own))
-        await stack.enter_async_context(telemetry.setup(settings.part, settings, own))
+    async with service.begun(settings, health) as own:
+        stack, identity = own.stack, own.identity
         store = await stack.enter_async_context(stores.connect(settings))
         bus = await stack.enter_async_context(buses.connect(settings, health))
         source = await stack.enter_async_context(config.connect(settings, store, health))
 
-        engine = Engine(own)
+        engine = Engine(identity)
         stack.callback(engine.close)
         metrics = EngineMetrics(engine.stats, native_telemetry.dropped)
         prometheus_client.REGISTRY.register(metrics)
         stack.callback(prometheus_client.REGISTRY.unregister, metrics)
 
-        host = MixerHost(settings.otlp, replica, own, settings.trust_domain)
+        host = MixerHost(settings.otlp, replica, identity, settings.trust_domain)
         dispatcher = await stack.enter_async_context(Dispatcher(installed, host, health))
 
         def loaded(compiled: Compiled) -> None:
@@ -85,17 +82,10 @@ async def run(settings: MixerSettings, stop: asyncio.Event) -> None:
             batch_seconds=settings.batch_seconds,
         )
         replicas = Replicas(store, replica, engine.set_replicas, health, ttl_seconds=settings.replica_ttl)
-        server = NativeServer(
-            settings.listen,
-            own,
-            authorize=_rules(settings.trust_domain) if own else None,
-            native=[engine.services],
-            limits=_LIMITS,
-        )
+        server = own.server(_rules(settings.trust_domain), native=[engine.services])
         validator = Engine()
         validation = ValidationServicer(installed, validator.load, export=export)
         config_pb2_grpc.add_ValidationServicer_to_server(validation, server)
-        healths.add_to_server(health, server, "istio.mixer.v1.Mixer", "envoy.service.auth.v3.Authorization")
 
         async with asyncio.TaskGroup() as tasks:
             stopping = asyncio.Event()
@@ -104,7 +94,7 @@ async def run(settings: MixerSettings, stop: asyncio.Event) -> None:
             stopped = tasks.create_task(stop.wait(), name="stop")
             await asyncio.wait({first, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not stop.is_set():
-                address = await _start(server, settings.listen)
+                address = await own.serve(server, native_names=_NATIVE)
                 health.set("listener", True)
                 _log.info("mixer_serving", address=address, replica=replica, adapters=sorted(installed))
                 background += [
@@ -129,13 +119,6 @@ def _installed() -> Mapping[str, Adapter]:
         raise errors.ConfigError(str(error)) from error
 
 
-async def _start(server: NativeServer, listen: str) -> str:
-    try:
-        return await server.start()
-    except OSError as error:
-        raise errors.Unavailable(f"can't listen on {listen}: {error.strerror or error}") from error
-
-
 async def _finish(pump: Pump, worker: Worker | None, seconds: float) -> None:
     """Store what the engine has left and, when the queue ends with this process, deliver it."""
     try:
@@ -158,5 +141,4 @@ def _rules(trust_domain: str) -> list[tuple[str, list[str]]]:
             "/meshwright.config.v1.Validation/",
             [part_id(trust_domain, "manager"), part_id(trust_domain, "admin")],
         ),
-        ("/grpc.health.v1.Health/", [everyone]),  # by it sidecars leave a replica that is gone
     ]

@@ -6,18 +6,16 @@ The order of the chain is the program: who registers, whether the object can be 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 from datetime import timedelta
 
 import structlog
 
-from meshwright.core import citadel_identity, logs, store, telemetry
 from meshwright.core import clock as clocks
 from meshwright.core import health as healths
-from meshwright.core.admin import Admin
+from meshwright.core import service, store
 from meshwright.core.clock import Clock
-from meshwright.core.grpc import Authorization, Server
+from meshwright.core.grpc import Server
 from meshwright.core.identity import IdentitySource
 from meshwright.core.store import Store
 from meshwright.nsm import metrics, wire
@@ -77,47 +75,23 @@ class Registry:
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set."""
-    logs.setup(settings.part, settings.log_level)
-    clock = clocks.SystemClock()
     health = healths.Health("store", "listener")
-    async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-        identity = citadel_identity.source(settings)
-        if identity is not None:
-            await stack.enter_async_context(identity)
-        await stack.enter_async_context(telemetry.setup(settings.part, settings, identity))
-        facts = await stack.enter_async_context(store.connect(settings))
+    async with service.begun(settings, health) as own:
+        facts = await own.stack.enter_async_context(store.connect(settings))
+        registry = Registry(settings, facts, own.identity, clocks.SystemClock())
+        own.spawn(registry.services.follow(health), "follow services")
+        own.spawn(registry.endpoints.follow(health), "follow endpoints")
+        own.spawn(registry.expiry.run(), "expire endpoints")
 
-        registry = Registry(settings, facts, identity, clock)
-        background = [
-            tasks.create_task(registry.services.follow(health), name="follow services"),
-            tasks.create_task(registry.endpoints.follow(health), name="follow endpoints"),
-            tasks.create_task(registry.expiry.run(), name="expire endpoints"),
-        ]
-
-        await stack.enter_async_context(Admin(settings.admin, health, identity))
         # An empty directory would tell clients that their services are gone: first the store is read.
-        loading = tasks.create_task(registry.loaded(), name="load")
-        stopping = tasks.create_task(stop.wait(), name="stop")
+        loading = own.spawn(registry.loaded(), "load")
+        stopping = own.spawn(stop.wait(), "stop")
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
 
-        server = Server(
-            settings.listen,
-            identity,
-            front=settings.grpc_front,
-            part=settings.part,
-            authorize=_rules(settings.trust_domain),
-        )
+        # What a caller may change is decided by the chain.
+        server = own.server([("/registry.", [f"spiffe://{settings.trust_domain}/*"])])
         registry.add_to(server)
-        healths.add_to_server(health, server)
-        address = await server.start()
-        stack.push_async_callback(server.stop)
+        address = await own.serve(server)
         health.set("listener", True)
         log.info("registry.serving", address=address)
         await stop.wait()
-        for task in (*background, loading):
-            task.cancel()
-
-
-def _rules(trust_domain: str) -> Authorization:
-    everyone = f"spiffe://{trust_domain}/*"  # what a caller may change is decided by the chain
-    return Authorization([("/registry.", [everyone]), ("/grpc.health.v1.Health/", [everyone])])

@@ -21,7 +21,6 @@ from meshwright.api.envoy.service.secret.v3 import sds_pb2_grpc
 from meshwright.citadel.agent import envoy_secrets
 from meshwright.citadel.agent.session import Session, attested
 from meshwright.citadel.agent.workloads import Workloads
-from meshwright.citadel.rpc import answers
 from meshwright.core import errors
 
 MAX_NAMES = 64
@@ -38,7 +37,6 @@ class SecretDiscoveryServicer(sds_pb2_grpc.SecretDiscoveryServiceServicer):
     def __init__(self, workloads: Workloads) -> None:
         self._workloads = workloads
 
-    @answers.stream
     async def StreamSecrets(self, request: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answer each change of the names asked for, and each rotation of what they name."""
         async with attested(context, self._workloads) as session:
@@ -52,7 +50,6 @@ class SecretDiscoveryServicer(sds_pb2_grpc.SecretDiscoveryServiceServicer):
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await reader
 
-    @answers.unary
     async def FetchSecrets(self, request: Any, context: Any) -> Any:
         """Answer with what there is now; NOT_FOUND when none of the names has a secret yet."""
         names = check_names(request.resource_names, self._workloads.trust_domain)

@@ -15,7 +15,6 @@ import structlog
 from meshwright.api.spiffe.workload import workload_pb2, workload_pb2_grpc
 from meshwright.citadel.agent.session import Session, attested
 from meshwright.citadel.agent.workloads import Workloads
-from meshwright.citadel.rpc import answers
 from meshwright.core import errors
 
 HEADER = "workload.spiffe.io"
@@ -29,7 +28,6 @@ class WorkloadApiServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
     def __init__(self, workloads: Workloads) -> None:
         self._workloads = workloads
 
-    @answers.stream
     async def FetchX509SVID(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """Stream the caller's certificates: at once, and after each rotation."""
         _check_header(context)
@@ -47,7 +45,6 @@ class WorkloadApiServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
                     ]
                 )
 
-    @answers.stream
     async def FetchX509Bundles(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """Stream the trust bundle of this mesh: at once, and when it changes."""
         _check_header(context)

@@ -17,7 +17,7 @@ from meshwright.citadel import audit, tokens
 from meshwright.citadel.issuer import Issuer
 from meshwright.citadel.registrations import model
 from meshwright.citadel.registrations.registry import Registry
-from meshwright.citadel.rpc import answers, messages
+from meshwright.citadel.rpc import messages
 from meshwright.core import errors
 
 _PAGE, _LARGEST_PAGE = 500, 1000
@@ -30,7 +30,6 @@ class AdministrationServicer(admin_pb2_grpc.AdminServicer):
     def __init__(self, issuer: Issuer, one_time: tokens.Tokens, registry: Registry) -> None:
         self._issuer, self._tokens, self._registry = issuer, one_time, registry
 
-    @answers.unary
     async def MintToken(self, request: Any, context: Any) -> Any:
         """Make a token for a part; not for citadel, which signs its own identity."""
         caller = _caller(context)
@@ -48,7 +47,6 @@ class AdministrationServicer(admin_pb2_grpc.AdminServicer):
         answer.expires.FromDatetime(minted.grant.expires)
         return answer
 
-    @answers.unary
     async def Bootstrap(self, request: Any, context: Any) -> Any:
         """Exchange a token for a certificate. The request is judged first, so that a bad one doesn't cost the token."""
         caller = _caller(context)
@@ -65,7 +63,6 @@ class AdministrationServicer(admin_pb2_grpc.AdminServicer):
         )
         return messages.certificate(issued, self._issuer.authority)
 
-    @answers.unary
     async def Register(self, request: Any, context: Any) -> Any:
         """Make or replace a registration."""
         caller = _caller(context)
@@ -77,7 +74,6 @@ class AdministrationServicer(admin_pb2_grpc.AdminServicer):
         audit.registered(caller, registration)
         return messages.from_registration(registration)
 
-    @answers.unary
     async def Unregister(self, request: Any, context: Any) -> Any:
         """Remove a registration; its workload keeps its certificate until that ends."""
         caller = _caller(context)
@@ -85,7 +81,6 @@ class AdministrationServicer(admin_pb2_grpc.AdminServicer):
         audit.unregistered(caller, request.id, existed)
         return admin_pb2.UnregisterResponse(existed=existed)
 
-    @answers.unary
     async def ListRegistrations(self, request: Any, context: Any) -> Any:
         """List in the order of ids; the page token is the last id of the page before."""
         _caller(context)

@@ -14,7 +14,7 @@ from meshwright.api.citadel.v1 import agents_pb2, agents_pb2_grpc
 from meshwright.citadel.ca.profile import split_part_id
 from meshwright.citadel.issuer import Issuer
 from meshwright.citadel.registrations.registry import Registry
-from meshwright.citadel.rpc import answers, messages
+from meshwright.citadel.rpc import messages
 from meshwright.core import errors
 from meshwright.core.grpc import peer_id
 
@@ -29,7 +29,6 @@ class AgentsServicer(agents_pb2_grpc.AgentsServicer):
     def __init__(self, issuer: Issuer, registry: Registry) -> None:
         self._issuer, self._registry = issuer, registry
 
-    @answers.stream
     async def WatchRegistrations(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """Stream the registrations of the caller's node."""
         _, node = self._agent(context)
@@ -47,7 +46,6 @@ class AgentsServicer(agents_pb2_grpc.AgentsServicer):
                     )
                     bundle = []
 
-    @answers.unary
     async def SignWorkload(self, request: Any, context: Any) -> Any:
         """Certify a key for one registration of the caller's node."""
         agent, node = self._agent(context)

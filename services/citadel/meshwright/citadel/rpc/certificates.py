@@ -12,7 +12,6 @@ from meshwright.api.istio.v1.auth import ca_pb2, ca_pb2_grpc
 from meshwright.citadel.ca.profile import Profile, split_part_id
 from meshwright.citadel.issuer import Issuer
 from meshwright.citadel.registrations.registry import Registry
-from meshwright.citadel.rpc import answers
 from meshwright.core import errors
 from meshwright.core.grpc import peer_id
 
@@ -23,7 +22,6 @@ class CertificatesServicer(ca_pb2_grpc.IstioCertificateServiceServicer):
     def __init__(self, issuer: Issuer, registry: Registry) -> None:
         self._issuer, self._registry = issuer, registry
 
-    @answers.unary
     async def CreateCertificate(self, request: Any, context: Any) -> Any:
         """Return leaf and root, each a PEM element of its own, root last."""
         caller = peer_id(context)

@@ -80,6 +80,12 @@ class Server(grpc.aio.Server):
         """The bound addresses, with the ports that were taken for port 0; empty before the start."""
         return self._front.addresses
 
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The full names of the services that were added, in order."""
+        tables = (one.service_name() for one in self._generic if isinstance(one, grpc.ServiceRpcHandler))
+        return tuple(sorted({*self._by_name, *(name for name in tables if name)}))
+
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
         """Answer the methods of a service; generated code calls this."""
         self._by_name.add(service_name)

@@ -5,6 +5,6 @@ Metrics can be read at the admin listener (`/metrics`) as well. Spans that Rust 
 """
 
 from meshwright.core.telemetry.native import NativeSpan
-from meshwright.core.telemetry.provider import Telemetry, setup
+from meshwright.core.telemetry.provider import Telemetry, resource, setup
 
-__all__ = ["NativeSpan", "Telemetry", "setup"]
+__all__ = ["NativeSpan", "Telemetry", "resource", "setup"]

@@ -38,6 +38,15 @@ def setup(part: str, settings: ServiceSettings, identity: IdentitySource | None)
     return Telemetry(part, settings.otlp, identity, settings.trust_domain)
 
 
+def resource(part: str, service: str | None = None) -> dict[str, Value]:
+    """Return what names this process in telemetry."""
+    return {
+        "service.name": service or f"meshwright-{part}",
+        "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
+        "service.namespace": "meshwright" if service is None else "default",
+    }
+
+
 class Telemetry:
     """`async with Telemetry(part, otlp, identity, trust_domain):`; does nothing when `otlp` is None.
 
@@ -55,11 +64,7 @@ class Telemetry:
         service: str | None = None,
         roots: bool = False,
     ) -> None:
-        self.resource: dict[str, Value] = {
-            "service.name": service or f"meshwright-{part}",
-            "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
-            "service.namespace": "meshwright" if service is None else "default",
-        }
+        self.resource = resource(part, service)
         self._otlp, self._identity, self._trust_domain, self._roots = otlp, identity, trust_domain, roots
         self._sender: Sender | None = None
         self._channel: mesh_grpc.Channel | None = None

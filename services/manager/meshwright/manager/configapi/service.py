@@ -7,7 +7,7 @@ newest; if another replica was faster, the request is judged again against what 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -15,7 +15,7 @@ import structlog
 from meshwright.api.config.v1 import config_pb2, config_pb2_grpc
 from meshwright.core import errors
 from meshwright.core.config import Key
-from meshwright.core.grpc import peer_id, status
+from meshwright.core.grpc import peer_id
 from meshwright.manager import metrics
 from meshwright.manager.configapi import messages
 from meshwright.manager.configapi import plan as plans
@@ -49,64 +49,48 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
 
     async def Apply(self, request: Any, context: Any) -> Any:
         """Put objects, all or none."""
-
-        async def answer() -> Any:
-            documents = [(messages.key(found.key), found.json) for found in request.objects]
-            plan, revision = await self._change(
-                lambda state: plans.apply(documents, state),
-                dry_run=request.dry_run,
-                accept_unvalidated=request.accept_unvalidated,
-                caller=peer_id(context),
-            )
-            response = config_pb2.ApplyResponse(revision=revision)
-            return _filled(response, plan)
-
-        return await _answer(context, answer)
+        documents = [(messages.key(found.key), found.json) for found in request.objects]
+        plan, revision = await self._change(
+            lambda state: plans.apply(documents, state),
+            dry_run=request.dry_run,
+            accept_unvalidated=request.accept_unvalidated,
+            caller=peer_id(context),
+        )
+        response = config_pb2.ApplyResponse(revision=revision)
+        return _filled(response, plan)
 
     async def Delete(self, request: Any, context: Any) -> Any:
         """Delete objects, all or none."""
-
-        async def answer() -> Any:
-            keys = [messages.key(found) for found in request.keys]
-            plan, revision = await self._change(
-                lambda state: plans.delete(keys, state, ignore_missing=request.ignore_missing),
-                dry_run=request.dry_run,
-                accept_unvalidated=request.accept_unvalidated,
-                caller=peer_id(context),
-            )
-            return _filled(config_pb2.DeleteResponse(revision=revision), plan)
-
-        return await _answer(context, answer)
+        keys = [messages.key(found) for found in request.keys]
+        plan, revision = await self._change(
+            lambda state: plans.delete(keys, state, ignore_missing=request.ignore_missing),
+            dry_run=request.dry_run,
+            accept_unvalidated=request.accept_unvalidated,
+            caller=peer_id(context),
+        )
+        return _filled(config_pb2.DeleteResponse(revision=revision), plan)
 
     async def List(self, request: Any, context: Any) -> Any:
         """List objects, page by page."""
-
-        async def answer() -> Any:
-            state = self._catalogue.state
-            response = config_pb2.ListResponse(revision=state.revision)
-            size = 0
-            for name, found in _selected(state, messages.key(request.filter), request.after):
-                if size > _PAGE_BYTES:
-                    break
-                response.objects.append(messages.object_message(found, state.revisions.get(found.key, 0)))
-                size += len(found.text)
-                response.next = name
-            else:
-                response.next = ""
-            return response
-
-        return await _answer(context, answer)
+        state = self._catalogue.state
+        response = config_pb2.ListResponse(revision=state.revision)
+        size = 0
+        for name, found in _selected(state, messages.key(request.filter), request.after):
+            if size > _PAGE_BYTES:
+                break
+            response.objects.append(messages.object_message(found, state.revisions.get(found.key, 0)))
+            size += len(found.text)
+            response.next = name
+        else:
+            response.next = ""
+        return response
 
     async def ProxyStatus(self, request: Any, context: Any) -> Any:
         """Say what each proxy has acknowledged."""
-
-        async def answer() -> Any:
-            response = self._status.here()
-            if not request.this_replica:
-                await self._status.add_others(response)
-            return response
-
-        return await _answer(context, answer)
+        response = self._status.here()
+        if not request.this_replica:
+            await self._status.add_others(response)
+        return response
 
     async def _change(
         self, judge: Callable[[State], plans.Plan], *, dry_run: bool, accept_unvalidated: bool, caller: str | None
@@ -139,13 +123,6 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
                 await self._catalogue.reached(revision, _SETTLE_SECONDS)
                 return plan, revision
         raise errors.Conflict(f"others changed the configuration {_ATTEMPTS} times meanwhile: try again")
-
-
-async def _answer(context: Any, answer: Callable[[], Awaitable[Any]]) -> Any:
-    try:
-        return await answer()
-    except errors.MeshwrightError as error:
-        await context.abort(status.code(error), str(error))
 
 
 def _filled(response: Any, plan: plans.Plan) -> Any:

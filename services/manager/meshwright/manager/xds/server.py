@@ -16,7 +16,7 @@ import structlog
 
 from meshwright.api.envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 from meshwright.core import errors
-from meshwright.core.grpc import peer_id, status
+from meshwright.core.grpc import peer_id
 from meshwright.manager import metrics
 from meshwright.manager.xds import node as nodes
 from meshwright.manager.xds import types
@@ -63,11 +63,10 @@ class DiscoveryServer:
             with self._hub.join(connection):
                 async for response in self._serve(connection, caller, first, requests):
                     yield response
-        except errors.MeshwrightError as error:
-            if isinstance(error, errors.Forbidden):
-                metrics.DENIED.inc()
-                _log.warning("proxy_denied", node=first.node.id[:200], caller=peer_id(context), reason=str(error))
-            await context.abort(status.code(error), str(error))
+        except errors.Forbidden as error:
+            metrics.DENIED.inc()
+            _log.warning("proxy_denied", node=first.node.id[:200], caller=peer_id(context), reason=str(error))
+            raise
 
     async def _serve(
         self, connection: Connection, caller: str | None, first: Any, requests: AsyncIterator[Any]

@@ -7,18 +7,16 @@ watches, which descriptors came, may it be, whereto, and on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from datetime import timedelta
 
 import structlog
 
-from meshwright.core import citadel_identity, logs, telemetry
 from meshwright.core import clock as clocks
 from meshwright.core import health as healths
-from meshwright.core.admin import Admin
-from meshwright.core.clock import Clock
+from meshwright.core import service as services
 from meshwright.core.grpc import Channel
-from meshwright.core.identity import IdentitySource, part_id
+from meshwright.core.identity import part_id
+from meshwright.core.service import Service
 from meshwright.nsm import metrics, wire
 from meshwright.nsm.chain import Chain
 from meshwright.nsm.connections import Connections
@@ -32,8 +30,7 @@ from meshwright.nsm.journal import Journal
 from meshwright.nsm.monitor import Monitor
 from meshwright.nsm.peer import Peer
 from meshwright.nsm.registry_client import RegistryClient
-from meshwright.nsm.servicer import MonitorConnectionServicer, NetworkServiceServicer
-from meshwright.nsm.transport import server
+from meshwright.nsm.servicer import NEEDS, MonitorConnectionServicer, NetworkServiceServicer
 from meshwright.nsm_registry.manager import registrations
 from meshwright.nsm_registry.manager.choose import Choose
 from meshwright.nsm_registry.manager.endpoints import LocalEndpoints
@@ -51,29 +48,14 @@ log = structlog.get_logger(__name__)
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set."""
-    logs.setup(settings.part, settings.log_level)
-    clock = clocks.SystemClock()
     health = healths.Health("listener")
-    async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-        identity = citadel_identity.source(settings)
-        if identity is not None:
-            await stack.enter_async_context(identity)
-        await stack.enter_async_context(telemetry.setup(settings.part, settings, identity))
-        await stack.enter_async_context(Admin(settings.admin, health, identity))
-        background = await _serve(settings, identity, clock, health, stack, tasks)
+    async with services.begun(settings, health) as own:
+        await _serve(settings, own, health)
         await stop.wait()
-        for task in background:
-            task.cancel()
 
 
-async def _serve(
-    settings: Settings,
-    identity: IdentitySource | None,
-    clock: Clock,
-    health: healths.Health,
-    stack: contextlib.AsyncExitStack,
-    tasks: asyncio.TaskGroup,
-) -> list[asyncio.Task[None]]:
+async def _serve(settings: Settings, own: Service, health: healths.Health) -> None:
+    identity, stack, clock = own.identity, own.stack, clocks.SystemClock()
     lifetime = timedelta(seconds=settings.max_token_lifetime)
     name, forwarders = settings.own_name(), settings.forwarder_ids()
     own_url = settings.own_url(settings.listen)
@@ -130,7 +112,7 @@ async def _serve(
     )
 
     everyone = f"spiffe://{settings.trust_domain}/*"  # who may have what is decided by the chains
-    front = server([settings.socket, settings.listen], identity, [("/", [everyone])])
+    front = own.server([("/", [everyone])], listen=[settings.socket, settings.listen], requires=NEEDS)
     wire.add_NetworkServiceServicer_to_server(NetworkServiceServicer(chain, clock), front)
     wire.add_MonitorConnectionServicer_to_server(MonitorConnectionServicer(monitor, forwarders), front)
     wire.add_NetworkServiceRegistryServicer_to_server(
@@ -139,14 +121,10 @@ async def _serve(
     wire.add_NetworkServiceEndpointRegistryServicer_to_server(
         servicers.NetworkServiceEndpointServicer(endpoint_chain, finder.endpoints, clock), front
     )
-    healths.add_to_server(health, front)
-    addresses = await front.start()
-    stack.push_async_callback(front.stop, 2.0)
+    await own.serve(front)
     health.set("listener", True)
-    log.info("nsmgr.serving", addresses=addresses, name=name, restored=len(connections))
-    return [
-        tasks.create_task(local.run(), name="expire endpoints"),
-        tasks.create_task(resync.run(), name="resync"),
-        tasks.create_task(Expiry(chain, connections, clock).run(), name="expire connections"),
-        tasks.create_task(watch_forwarders(local, health, clock), name="watch forwarders"),
-    ]
+    log.info("nsmgr.serving", addresses=front.addresses, name=name, restored=len(connections))
+    own.spawn(local.run(), "expire endpoints")
+    own.spawn(resync.run(), "resync")
+    own.spawn(Expiry(chain, connections, clock).run(), "expire connections")
+    own.spawn(watch_forwarders(local, health, clock), "watch forwarders")

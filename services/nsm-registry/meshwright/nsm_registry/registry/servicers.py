@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
@@ -10,9 +11,9 @@ from google.protobuf import empty_pb2
 from opentelemetry import trace
 
 from meshwright.core.clock import Clock
+from meshwright.core.grpc import status
 from meshwright.nsm import metrics, registry_path, tokens, wire
-from meshwright.nsm.servicer import caller, code, metadata, receiver, refuse
-from meshwright.nsm.transport import call_trace
+from meshwright.nsm.servicer import caller, metadata, receiver
 from meshwright.nsm_registry.registry.chain import Chain, Exchange, Operation
 from meshwright.nsm_registry.registry.watchers import Change
 
@@ -36,46 +37,40 @@ class _Registry:
         return empty_pb2.Empty()
 
     async def _answer(self, operation: Operation, message: Any, context: Any) -> Any:
-        exchange = await self._exchange(operation, context)
+        exchange = self._exchange(operation, context)
         try:
-            with call_trace(context):
-                answer = await self._chain(message, exchange)
+            answer = await self._chain(message, exchange)
         except Exception as failure:
-            metrics.REGISTRATIONS.labels(operation.value, code(failure).name).inc()
-            await refuse(context, failure)
+            metrics.REGISTRATIONS.labels(operation.value, status.code(failure).name).inc()
+            raise
         metrics.REGISTRATIONS.labels(operation.value, grpc.StatusCode.OK.name).inc()
         await context.send_initial_metadata(((registry_path.METADATA, exchange.path.dump()),))
         return answer
 
-    async def _exchange(self, operation: Operation, context: Any) -> Exchange:
+    def _exchange(self, operation: Operation, context: Any) -> Exchange:
         return Exchange(
             operation,
             self._clock,
-            await caller(context),
+            caller(context),
             metadata(context, tokens.METADATA),
             registry_path.find(context.invocation_metadata()),
             receiver(context),
         )
 
-    async def _find(self, query: Any, watch: bool, context: Any) -> AsyncIterator[Change]:
+    async def _find(self, query: Any, watch: bool) -> AsyncGenerator[Change, None]:
         """Yield objects that fit and then, for a watch, changes, each with whether it is a deletion."""
-        changes = self._find_in(query, watch)
-        try:
+        async with contextlib.aclosing(self._find_in(query, watch)) as changes:
             if not watch:
-                for change in await _collected(changes, context):
+                for change in await _collected(changes):
                     yield change
                 return
             async for change in changes:
                 yield change
-        except Exception as failure:
-            await refuse(context, failure)
-        finally:
-            await changes.aclose()
 
 
-async def _collected(changes: AsyncGenerator[Change, None], context: Any) -> list[Change]:
-    """Return all that was found, in one span: a trace's context can't be kept over the steps of a stream."""
-    with call_trace(context), _tracer.start_as_current_span("registry find"):
+async def _collected(changes: AsyncGenerator[Change, None]) -> list[Change]:
+    """Return all that was found, in one span."""
+    with _tracer.start_as_current_span("registry find"):
         return [change async for change in changes]
 
 
@@ -84,8 +79,9 @@ class NetworkServiceServicer(_Registry, wire.NetworkServiceRegistryServicer):
 
     async def Find(self, query: wire.NetworkServiceQuery, context: Any) -> AsyncIterator[wire.NetworkServiceResponse]:
         """Stream the network services that fit, and with `watch` what changes."""
-        async for message, deleted in self._find(query.network_service, query.watch, context):
-            yield wire.NetworkServiceResponse(network_service=message, deleted=deleted)
+        async with contextlib.aclosing(self._find(query.network_service, query.watch)) as found:
+            async for message, deleted in found:
+                yield wire.NetworkServiceResponse(network_service=message, deleted=deleted)
 
 
 class NetworkServiceEndpointServicer(_Registry, wire.NetworkServiceEndpointRegistryServicer):
@@ -95,5 +91,6 @@ class NetworkServiceEndpointServicer(_Registry, wire.NetworkServiceEndpointRegis
         self, query: wire.NetworkServiceEndpointQuery, context: Any
     ) -> AsyncIterator[wire.NetworkServiceEndpointResponse]:
         """Stream the endpoints that fit, and with `watch` what changes."""
-        async for message, deleted in self._find(query.network_service_endpoint, query.watch, context):
-            yield wire.NetworkServiceEndpointResponse(network_service_endpoint=message, deleted=deleted)
+        async with contextlib.aclosing(self._find(query.network_service_endpoint, query.watch)) as found:
+            async for message, deleted in found:
+                yield wire.NetworkServiceEndpointResponse(network_service_endpoint=message, deleted=deleted)

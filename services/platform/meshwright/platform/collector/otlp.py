@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from meshwright.core.telemetry import native, spans
+from meshwright.core.telemetry.native import Value
 from meshwright.platform.collector.forward import Forwarder
 from meshwright.platform.collector.logs import LogStore
 from meshwright.platform.collector.metrics import MetricStore
@@ -22,11 +25,18 @@ class TraceService(trace_service_pb2_grpc.TraceServiceServicer):
 
     async def Export(self, request: trace_service_pb2.ExportTraceServiceRequest, context: Any) -> Any:
         """Keep every span."""
+        self._take(request)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def own(self, resource: Mapping[str, Value]) -> spans.Take:
+        """Return what takes the spans of this process itself, which needs no network to come here."""
+        return lambda finished: self._take(native.encode(finished, resource))
+
+    def _take(self, request: trace_service_pb2.ExportTraceServiceRequest) -> None:
         for batch in request.resource_spans:
             self._store.add(batch)
         if self._forwarder:
             self._forwarder.put("trace", request)
-        return trace_service_pb2.ExportTraceServiceResponse()
 
 
 class LogsService(logs_service_pb2_grpc.LogsServiceServicer):
