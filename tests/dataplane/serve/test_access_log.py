@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -83,6 +83,16 @@ async def test_by_default_nothing_is_kept(echo: AsyncEcho) -> None:
         await NativeServer("127.0.0.1:0", None, access_log={"": "some"}).start()
 
 
+@pytest.fixture
+def every_level() -> Iterator[None]:
+    """Log lines of all levels, whatever the service of an earlier test was told to write."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.usefixtures("every_level")
 async def test_lines_are_written_until_the_end(echo: AsyncEcho) -> None:
     with structlog.testing.capture_logs() as lines:
         async with native_server(echo, access_log={"": "all"}) as (server, address), native_channel(address) as channel:

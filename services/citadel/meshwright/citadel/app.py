@@ -65,7 +65,7 @@ async def run(settings: CitadelSettings, stop: asyncio.Event) -> None:
         address = await serving.serve(server)
         if settings.admin_socket:
             # Whatever the front of the listener: only the native one knows who calls a socket.
-            local = sockets.server(settings.admin_socket, sockets.OWNER, part=settings.part)
+            local = sockets.server(settings.admin_socket, sockets.OWNER, settings)
             admin_pb2_grpc.add_AdminServicer_to_server(AdministrationServicer(issuer, tokens, registry), local)
             await serving.serve(local)
         await stack.enter_async_context(Admin(settings.admin, health, own))

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from meshwright.citadel.infrastructure import files
 from meshwright.core.grpc import Authorization, Front, Server
+from meshwright.core.settings import ServiceSettings
 
 OWNER = 0o600  # of the socket: this user and root
 EVERYBODY = 0o666
 
 
-def server(address: str, mode: int, *, part: str, front: Front = "native") -> Server:
+def server(address: str, mode: int, settings: ServiceSettings, *, front: Front = "native") -> Server:
     """Return a server at ``unix:/path``; the path's folder is made, closed to others, when it doesn't exist."""
     files.directory(Path(address.removeprefix("unix:")).parent)
     users = Authorization(
@@ -21,5 +22,13 @@ def server(address: str, mode: int, *, part: str, front: Front = "native") -> Se
             ("/", ["unix:uid=*"]),  # whom the socket's rights let in; the servicers look closer
         ]
     )
-    requires = ("word of the kernel on who calls",)
-    return Server(address, None, front=front, part=part, authorize=users, requires=requires, socket_mode=mode)
+    return Server(
+        address,
+        None,
+        front=front,
+        part=settings.part,
+        authorize=users,
+        requires=("word of the kernel on who calls",),
+        access_log=settings.access_log,
+        socket_mode=mode,
+    )

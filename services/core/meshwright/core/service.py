@@ -57,6 +57,7 @@ class Service:
             authorize=Authorization((*rules, *introspection.rules(self._settings.trust_domain))),
             native=native,
             requires=requires,
+            access_log=self._settings.access_log,
         )
 
     async def serve(self, server: Server, *, native_names: Sequence[str] = (), grace: float = 2.0) -> str:

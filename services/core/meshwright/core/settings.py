@@ -50,7 +50,7 @@ class ServiceSettings(BaseSettings):
     grpc_front: Literal["native", "aio"] = Field(
         "native",
         description="Server under the gRPC listener: native (Rust) or aio (grpcio's, to compare with; it can't serve "
-        "mixer, the local sockets of citadel and its agent, nsmgr and forwarder).",
+        "mixer, citadel-agent, nsmgr and forwarder).",
     )
     access_log: access_rules.AccessRules = Field(
         access_rules.DEFAULT,

@@ -41,7 +41,7 @@ async def run(settings: AgentSettings, stop: asyncio.Event) -> None:
 
         # Everybody may connect, as SPIFFE means it: an identity is given to whom the kernel's word and a registration
         # make one. Who shouldn't even connect is kept out by the folder.
-        server = sockets.server(settings.listen, sockets.EVERYBODY, part=settings.part, front=settings.grpc_front)
+        server = sockets.server(settings.listen, sockets.EVERYBODY, settings, front=settings.grpc_front)
         workload_pb2_grpc.add_SpiffeWorkloadAPIServicer_to_server(WorkloadApiServicer(workloads), server)
         sds_pb2_grpc.add_SecretDiscoveryServiceServicer_to_server(SecretDiscoveryServicer(workloads), server)
         address = await own.serve(server)

@@ -30,9 +30,8 @@ class Server(grpc.aio.Server):
     `identity=None` is plain text, which only loopback addresses and Unix sockets serve.
     `authorize` says who may call what; in plain text it is asked only if it names Unix users ("unix:uid=1000").
     `native` are services that Rust answers. `requires` names what the servicers need of the native front, in words for
-    an error message. `part` is who serves, for the same. `access_log` says which calls get a line in the log
-    (see `access_rules`); grpc.aio's
-    front writes none.
+    an error message. `part` is who serves, for the same. `access_log` says which calls get a line in the log (see
+    `access_rules`); grpc.aio's front writes none.
     """
 
     def __init__(
