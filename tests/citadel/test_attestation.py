@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -39,10 +41,21 @@ def child() -> Iterator[subprocess.Popen[str]]:
     end(running)
 
 
+@contextlib.contextmanager
+def held(pid: int) -> Iterator[Process]:
+    """The process, as the kernel gives it with a connection."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        with Process(pid, pidfd) as process:
+            yield process
+    finally:
+        os.close(pidfd)
+
+
 def selectors(pid: int) -> frozenset[Selector]:
-    peer = attestation.Caller(pid, os.getuid(), os.getgid(), process.ticks_ago(0))
-    with Process(pid) as held:
-        return attestation.attest(peer, held)
+    with held(pid) as process_of_pid:
+        peer = attestation.Caller(pid, os.getuid(), os.getgid(), process.ticks_ago(0), process_of_pid.fileno())
+        return attestation.attest(peer, process_of_pid)
 
 
 def test_a_process_is_known_by_user_group_file_and_itself(child: subprocess.Popen[str]) -> None:
@@ -66,31 +79,58 @@ def test_another_process_of_the_same_file_differs_in_one_selector_only(child: su
 
 def test_a_process_that_ended_is_nobody(child: subprocess.Popen[str]) -> None:
     """Also when it ends between being held and being read."""
-    with Process(child.pid) as held:
-        assert held.alive()
+    with held(child.pid) as running:
+        assert running.alive()
         end(child)
-        assert not held.alive()
+        assert not running.alive()
         with pytest.raises(errors.Forbidden, match="has ended"):
-            held.facts(0, 0, process.ticks_ago(0))
-    with pytest.raises(errors.Forbidden, match="has ended"):
-        Process(child.pid)
+            running.facts(0, 0, process.ticks_ago(0))
 
 
-def test_a_number_that_was_reused_is_refused(child: subprocess.Popen[str]) -> None:
+def test_another_process_with_the_number_is_refused(child: subprocess.Popen[str]) -> None:
+    """What /proc says belongs to another process than the one that is held."""
+    pidfd = os.pidfd_open(child.pid)
+    end(child)
+    other = start(sys.executable, "-c", WAIT)
+    try:
+        with Process(other.pid, pidfd) as running, pytest.raises(errors.Forbidden, match="has ended"):
+            running.facts(0, 0, process.ticks_ago(0))
+    finally:
+        end(other)
+        os.close(pidfd)
+
+
+def test_a_reused_number_gains_nothing(short_tmp: Path) -> None:
+    """A caller ends, another process gets its number, and the connection lives on: nobody is attested by it."""
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if os.getuid() != 0:
+        unshare += ["--user", "--map-root-user"]
+    probe = [*unshare, "sh", "-c", "test -w /proc/sys/kernel/ns_last_pid"]
+    if not shutil.which("unshare") or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("needs unshare(1), PID namespaces and a kernel with CONFIG_CHECKPOINT_RESTORE")
+    script = Path(__file__).with_name("pid_reuse.py")
+    command = [*unshare, sys.executable, str(script), "tell", str(short_tmp / "agent.sock")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told == {"honest": "attested PID", "stolen": "Forbidden: process PID has ended", "reused": "True"}
+
+
+def test_a_process_younger_than_its_connection_is_refused(child: subprocess.Popen[str]) -> None:
     """A process that started after the connection was accepted can't have made it."""
     started = process.start_time(child.pid)
     assert started is not None
-    with Process(child.pid) as held:
-        held.facts(0, 0, started)
+    with held(child.pid) as running:
+        running.facts(0, 0, started)
         with pytest.raises(errors.Forbidden, match="reused"):
-            held.facts(0, 0, started - 1)
+            running.facts(0, 0, started - 1)
 
 
 @pytest.mark.parametrize("pid", [0, -1])
 def test_a_process_of_another_namespace_is_refused(pid: int) -> None:
     """The kernel gives 0 for a peer whose process has no number in the agent's namespace."""
     with pytest.raises(errors.Forbidden, match="namespace"):
-        Process(pid)
+        Process(pid, 0)
 
 
 def test_a_replaced_executable_gives_no_path(tmp_path: Path) -> None:
@@ -147,11 +187,16 @@ def test_no_such_process_has_no_start_time(child: subprocess.Popen[str]) -> None
 
 
 class Context:
-    def __init__(self, **properties: list[bytes]) -> None:
-        self.properties = properties
+    def __init__(self, pidfd: int | None = 5, **properties: list[bytes]) -> None:
+        self.pidfd, self.properties = pidfd, properties
 
     def connection_age(self) -> float:
         return 0.5
+
+    def peer_pidfd(self) -> int:
+        if self.pidfd is None:
+            raise ProcessLookupError("ended")
+        return self.pidfd
 
     def auth_context(self) -> dict[str, list[bytes]]:
         return self.properties
@@ -160,9 +205,15 @@ class Context:
 def test_the_kernels_word_is_read_from_the_connection() -> None:
     context = Context(unix_pid=[b"7"], unix_uid=[b"1000"], unix_gid=[b"100"])
     found = attestation.caller(context)
-    assert (found.pid, found.uid, found.gid) == (7, 1000, 100)
+    assert (found.pid, found.uid, found.gid, found.pidfd) == (7, 1000, 100, 5)
     half = os.sysconf("SC_CLK_TCK") // 2
     assert half - 4 <= process.ticks_ago(0) - found.connected <= half + 50
+
+
+def test_a_caller_that_had_ended_at_its_accept_is_refused() -> None:
+    """Then the kernel has no descriptor to give."""
+    with pytest.raises(errors.Forbidden, match="process 7 has ended"):
+        attestation.caller(Context(None, unix_pid=[b"7"], unix_uid=[b"1000"], unix_gid=[b"100"]))
 
 
 @pytest.mark.parametrize("properties", [{}, {"unix_pid": [b"7"]}, {"unix_pid": [b"x"], "unix_uid": [], "unix_gid": []}])

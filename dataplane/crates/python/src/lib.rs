@@ -16,6 +16,7 @@ mod serve_mailbox;
 mod serve_metadata;
 mod serve_metrics;
 mod serve_outbox;
+mod serve_rules;
 mod serve_runtime;
 mod serve_server;
 mod serve_services;
@@ -41,6 +42,8 @@ mod _native {
     use super::serve_mailbox::Mailbox;
     #[pymodule_export]
     use super::serve_metrics::{MethodCalls, StatusCalls, call_duration_bounds, read_calls};
+    #[pymodule_export]
+    use super::serve_rules::PyRules;
     #[pymodule_export]
     use super::serve_server::GrpcServer;
     #[pymodule_export]

@@ -1,6 +1,6 @@
 //! One call at a server whose handler is Python's.
 
-use std::os::fd::RawFd;
+use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use http::HeaderMap;
 use meshwright_serve::compression::ENCODING;
 use meshwright_serve::span::Current;
 use meshwright_serve::{Deadline, Descriptors, Encoding, Outcome, Peer, frame};
-use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
+use pyo3::exceptions::{PyConnectionError, PyProcessLookupError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use tonic::Code;
@@ -130,6 +130,18 @@ impl ServerCall {
     #[getter]
     fn dns_names(&self) -> Vec<&str> {
         self.peer.dns_names.iter().map(|name| &**name).collect()
+    }
+
+    /// Return a new descriptor that holds the process that connected.
+    fn peer_pidfd(&self) -> PyResult<RawFd> {
+        if self.peer.pid.is_none() {
+            let reason = "this call came over TCP: only Unix sockets tell which process connected";
+            return Err(PyConnectionError::new_err(reason));
+        }
+        let gone = "the process that connected ended before its connection was accepted";
+        let held = self.peer.pidfd.as_ref();
+        let held = held.ok_or_else(|| PyProcessLookupError::new_err((libc::ESRCH, gone)))?;
+        Ok(held.try_clone()?.into_raw_fd())
     }
 
     /// Whether the caller's TLS session was resumed.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use meshwright_serve::{AccessLog, Limits, Listener, Rules, Running, Server, Services, Stats};
+use meshwright_serve::{AccessLog, Limits, Listener, Running, Server, Services, Stats};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -16,6 +16,7 @@ use crate::serve_handlers::{Handlers, PythonFallback};
 use crate::serve_identity::{PyIdentity, to_python};
 use crate::serve_mailbox::Mailbox;
 use crate::serve_metrics::server_meter;
+use crate::serve_rules::PyRules;
 use crate::serve_runtime::runtime;
 use crate::serve_services::NativeServices;
 use crate::serve_telemetry::recorder;
@@ -67,7 +68,7 @@ impl GrpcServer {
         listen: Vec<String>,
         socket_mode: u32,
         identity: Option<&PyIdentity>,
-        authorize: Option<Vec<(String, Vec<String>)>>,
+        authorize: Option<&PyRules>,
         limits: PyLimits,
         compression: Option<PyEncoding>,
         root_share: f64,
@@ -120,7 +121,7 @@ impl GrpcServer {
             builder = builder.identity(identity.identities());
         }
         if let Some(rules) = authorize {
-            builder = builder.authorize(Rules::new(rules).map_err(to_python)?);
+            builder = builder.authorize(rules.0.clone());
         }
         let running = py
             .detach(|| {

@@ -2,11 +2,15 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use nix::errno::Errno;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerPidfd;
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 
 use crate::error::Error;
 use crate::peer::Peer;
@@ -148,11 +152,31 @@ impl Listener {
                     uid: Some(process.uid()),
                     gid: Some(process.gid()),
                     pid: process.pid().and_then(|pid| u32::try_from(pid).ok()),
+                    pidfd: process.pid().and_then(|pid| hold(&stream, pid)).map(Arc::new),
                     ..Peer::at("unix:")
                 };
                 Ok((Transport::Unix(UnixTransport::server(stream)), peer))
             }
         }
+    }
+}
+
+/// Hold the process `pid` that has connected `stream`.
+///
+/// Linux gives the very process since 6.5. Before, one is opened by number: when the caller has ended between its
+/// connect and our accept, that may be another with the same number. Who must be sure compares the process' start with
+/// [`Peer::since`], which leaves processes that started within the same clock tick.
+fn hold(stream: &UnixStream, pid: libc::pid_t) -> Option<OwnedFd> {
+    match getsockopt(stream, PeerPidfd) {
+        Ok(held) => Some(held),
+        Err(Errno::ENOPROTOOPT) => {
+            // SAFETY: plain system call, which opens a descriptor or fails.
+            let opened = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+            let opened = RawFd::try_from(opened).ok().filter(|opened| *opened >= 0)?;
+            // SAFETY: it was just opened here and belongs to nobody else.
+            Some(unsafe { OwnedFd::from_raw_fd(opened) })
+        }
+        Err(_) => None, // it has ended, or there are no descriptors left: who needs it refuses the caller
     }
 }
 

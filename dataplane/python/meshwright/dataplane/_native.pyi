@@ -18,6 +18,7 @@ __all__ = [
     "NativeServices",
     "NativeSpan",
     "PolicyEngine",
+    "Rules",
     "Running",
     "ServerCall",
     "StatusCalls",
@@ -134,6 +135,11 @@ class PolicyEngine:
     def services(self) -> NativeServices: ...
 
 @final
+class Rules:
+    def __new__(cls, rules: Sequence[tuple[str, Sequence[str]]]) -> Rules: ...
+    def allows(self, path: str, names: Sequence[str]) -> bool: ...
+
+@final
 class ServerCall:
     @property
     def number(self) -> int: ...
@@ -149,6 +155,7 @@ class ServerCall:
     def spiffe_id(self) -> str | None: ...
     @property
     def dns_names(self) -> list[str]: ...
+    def peer_pidfd(self) -> int: ...
     @property
     def session_resumed(self) -> bool: ...
     @property
@@ -183,7 +190,7 @@ class GrpcServer:
         listen: Sequence[str],
         socket_mode: int,
         identity: Identity | None,
-        authorize: Sequence[tuple[str, Sequence[str]]] | None,
+        authorize: Rules | None,
         limits: LimitsLike,
         compression: Literal["gzip", "deflate"] | None,
         root_share: float,

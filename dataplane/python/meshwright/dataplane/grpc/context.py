@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import ssl
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -43,6 +45,7 @@ class Common:
         self._cancelled = False
         self._done = False
         self._callbacks: list[Callable[[Any], None]] = []
+        self._pidfd: tuple[int, weakref.finalize[..., Any]] | None = None
 
     def peer(self) -> str:
         """Return the caller's address, e.g. "ipv4:127.0.0.1:40000" or "unix:"."""
@@ -63,6 +66,17 @@ class Common:
     def connection_age(self) -> float:
         """Return the seconds since the caller connected: a process that is younger can't have made the connection."""
         return self._call.connection_age()
+
+    def peer_pidfd(self) -> int:
+        """Return a descriptor that holds the process that connected; it is closed with this context.
+
+        ProcessLookupError when that process had ended when its connection was accepted, ConnectionError over TCP.
+        Before Linux 6.5 it is opened by number, so compare the process' start with `connection_age`.
+        """
+        if self._pidfd is None:
+            descriptor = self._call.peer_pidfd()
+            self._pidfd = descriptor, weakref.finalize(self, os.close, descriptor)
+        return self._pidfd[0]
 
     def traceparent(self) -> str | None:
         """Return the place of this call's server span (W3C), the parent of what the handler records."""
@@ -177,6 +191,8 @@ class Common:
         for callback in self._callbacks:
             callback(self)
         self._callbacks.clear()
+        if self._pidfd is not None:
+            self._pidfd[1]()
 
 
 # grpcio's stubs say of some methods what its own contexts don't do (time_remaining() is None without a deadline).

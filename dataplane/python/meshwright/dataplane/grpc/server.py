@@ -61,7 +61,7 @@ class NativeServer(grpc.aio.Server):
                 _refuse_plain_text_beyond(address)
         self._identity = identity
         self._tls_versions = tls_versions
-        self._authorize = None if authorize is None else [(path, list(callers)) for path, callers in authorize]
+        self._authorize = None if authorize is None else _native.Rules(authorize)
         self._native = list(native)
         self._limits = limits or Limits()
         self._compression = encoding_of(compression)

@@ -12,30 +12,40 @@ from typing import Any
 
 from meshwright.citadel.agent.process import Facts, Process, ticks_ago
 from meshwright.citadel.registrations.model import Selector
-from meshwright.core.errors import Unavailable
+from meshwright.core.errors import Forbidden, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The kernel's word on the peer of a Unix socket (SO_PEERCRED): it can't be forged, and is fixed at connect.
+    """The kernel's word on the peer of a Unix socket (SO_PEERCRED, SO_PEERPIDFD): not to be forged, fixed at connect.
 
-    `connected` is when that was, in clock ticks since boot, rounded up.
+    `pidfd` holds the very process; it belongs to the call's context. `connected` is when that was, in clock ticks since
+    boot, rounded up.
     """
 
     pid: int
     uid: int
     gid: int
     connected: int
+    pidfd: int
 
 
 def caller(context: Any) -> Caller:
-    """Return who is calling; raise Unavailable when the server doesn't know, which isn't the caller's fault."""
+    """Return who is calling; Forbidden when that process has ended.
+
+    Unavailable when the server doesn't know, which isn't the caller's fault.
+    """
     properties = context.auth_context()
     try:
         pid, uid, gid = (int(properties[name][0]) for name in ("unix_pid", "unix_uid", "unix_gid"))
     except (KeyError, IndexError, ValueError) as error:
         raise Unavailable("the agent can't tell who is calling (it must serve a Unix socket)") from error
-    return Caller(pid, uid, gid, ticks_ago(context.connection_age()))
+    try:
+        return Caller(pid, uid, gid, ticks_ago(context.connection_age()), context.peer_pidfd())
+    except ProcessLookupError as error:
+        raise Forbidden(f"process {pid} has ended") from error
+    except OSError as error:
+        raise Unavailable(f"process {pid} can't be held: {error}") from error
 
 
 def attest(peer: Caller, process: Process) -> frozenset[Selector]:

@@ -1,7 +1,8 @@
 """What the kernel says about a process, read so that the answer can't belong to another process with the same number.
 
-One decision to know: a process is its number *and* its start time. A process file descriptor is held as long as the
-process is served; numbers are only reused after the process is gone, which the descriptor tells.
+One decision to know: who connected is held by a process file descriptor that the kernel gives with the connection, for
+as long as it is served. A number is only reused after its process is gone, which the descriptor tells: what /proc says
+of the number is believed if the held process runs afterwards.
 """
 
 from __future__ import annotations
@@ -33,16 +34,14 @@ class Facts:
 
 
 class Process:
-    """One running process, held by a descriptor; a context manager that lets go of it."""
+    """One running process, held by a duplicate of the descriptor `held`; a context manager that lets go of it."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, held: int) -> None:
         if pid <= 0:  # the kernel's answer for a peer outside the agent's process namespace
             raise Forbidden("the caller's process can't be seen from the agent's process namespace (run them in one)")
         self.pid = pid
         try:
-            self._descriptor = os.pidfd_open(pid)
-        except ProcessLookupError as error:
-            raise Forbidden(f"process {pid} has ended") from error
+            self._descriptor = os.dup(held)
         except OSError as error:
             raise Unavailable(f"process {pid} can't be held: {error.strerror}") from error
 
@@ -74,7 +73,8 @@ class Process:
         """Read what can be told of the process whose credentials the kernel gave with the connection.
 
         `connected` is when the connection was accepted, in clock ticks since boot: a process that started later can't
-        have made it, so its number was reused. Raises Forbidden when this isn't the process that connected.
+        have made it, so its number was reused. (Possible before Linux 6.5, where the held process was found by number.)
+        Raises Forbidden when this isn't the process that connected.
         """
         started = start_time(self.pid)
         executable = _executable(self.pid)

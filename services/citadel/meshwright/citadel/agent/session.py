@@ -66,7 +66,7 @@ class Session:
 async def attested(context: Any, workloads: Workloads) -> AsyncIterator[Session]:
     """Attest the caller and hold its process; raise Forbidden when it can't be told who it is."""
     peer = attestation.caller(context)
-    with Process(peer.pid) as process:
+    with Process(peer.pid, peer.pidfd) as process:
         session = Session(peer, attestation.attest(peer, process), workloads)
         loop = asyncio.get_running_loop()
         descriptor = process.fileno()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from meshwright.core import errors
 
 
 def peer_id(context: Any) -> str | None:
@@ -22,30 +23,58 @@ def peer_id(context: Any) -> str | None:
     return None
 
 
+def names(context: Any) -> list[str]:
+    """Return the names that rules know a caller by: its SPIFFE ID, and "dns:" with each DNS name of its certificate."""
+    hosts = [f"dns:{name.decode().lower()}" for name in context.auth_context().get("peer_dns", ())]
+    own = peer_id(context)
+    return hosts if own is None else [own, *hosts]
+
+
 @dataclass(frozen=True, slots=True)
 class Authorization:
     """Rules in order: the first whose path prefix fits decides; no rule means nobody.
 
     `rules` are pairs of a path prefix such as ``/istio.mixer.v1.Mixer/`` (or a whole method path) and the SPIFFE IDs
-    that may call it; a trailing ``*`` in an ID fits any ending.
+    that may call it, or ``dns:host`` for callers known by a DNS name; a trailing ``*`` fits any ending.
     """
 
     rules: Sequence[tuple[str, Sequence[str]]] = field(default_factory=tuple)
+
+    def __post_init__(self) -> None:
+        for prefix, patterns in self.rules:
+            if not prefix.startswith("/"):
+                raise errors.ConfigError(
+                    f"{prefix!r} is no method's path", field="authorize", remedy='write "/package.Service/"'
+                )
+            for pattern in patterns:
+                if "*" in pattern[:-1]:
+                    raise errors.ConfigError(
+                        f"{pattern!r}: `*` may stand at the end only",
+                        field="authorize",
+                        remedy="write several patterns",
+                    )
 
     @property
     def names_unix_users(self) -> bool:
         """Whether a rule is for callers without TLS, whom only the kernel can name ("unix:uid=1000")."""
         return any(pattern.startswith("unix:") for _, patterns in self.rules for pattern in patterns)
 
-    def allows(self, method: str, caller: str | None) -> bool:
-        """Return whether `caller` may call `method` (a full path, ``/package.Service/Method``)."""
+    @property
+    def names_hosts(self) -> bool:
+        """Whether a rule is for callers known by DNS name: only then those without a SPIFFE ID are anybody."""
+        return any(pattern.startswith("dns:") for _, patterns in self.rules for pattern in patterns)
+
+    def allows(self, method: str, *callers: str | None) -> bool:
+        """Return whether a caller with one of these names may call `method`, a path: ``/package.Service/Method``."""
         for prefix, patterns in self.rules:
             if method.startswith(prefix):
-                return caller is not None and any(_fits(pattern, caller) for pattern in patterns)
+                return any(_fits(pattern, caller) for pattern in patterns for caller in callers if caller is not None)
         return False
 
 
 def _fits(pattern: str, caller: str) -> bool:
+    if pattern.startswith("dns:"):
+        pattern = pattern.lower()
     return caller.startswith(pattern[:-1]) if pattern.endswith("*") else caller == pattern
 
 
@@ -69,9 +98,11 @@ class AuthorizationInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     async def _check(self, method: str, context: Any) -> None:
-        caller = peer_id(context)
-        if not self._authorization.allows(method, caller):
-            who = caller or "a caller without a certificate"
+        callers = names(context)
+        if not self._authorization.names_hosts:
+            callers = [name for name in callers if not name.startswith("dns:")]
+        if not self._authorization.allows(method, *callers):
+            who = callers[0] if callers else "a caller without a certificate"
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{who} may not call {method}")
 
     async def _unary(self, method: str, behaviour: Any, request: Any, context: Any) -> Any:
