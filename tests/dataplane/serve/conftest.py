@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -64,6 +65,13 @@ async def connect(
             return EchoStub(channel)
 
         yield connected
+
+
+@pytest.fixture
+def reasons(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Why servers have refused connections, as they told the log."""
+    caplog.set_level(logging.INFO, "meshwright.dataplane.grpc")  # whatever level a service's test left behind
+    return lambda: [str(getattr(record, "reason", "")) for record in caplog.records]
 
 
 @pytest.fixture

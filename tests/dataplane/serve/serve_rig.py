@@ -49,11 +49,6 @@ async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
             await asyncio.sleep(0.01)
 
 
-def reasons_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return why servers refused connections, as they told the log."""
-    return [str(getattr(record, "reason", "")) for record in caplog.records]
-
-
 async def code_of(call: Any) -> tuple[grpc.StatusCode, str]:
     """Return how a failing call ends."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
 from serve_echo import AsyncEcho, EchoStub
-from serve_rig import CLIENT_ID, NO_ISSUER, SERVER_ID, code_of, native_channel, native_server, reasons_in, until
+from serve_rig import CLIENT_ID, NO_ISSUER, SERVER_ID, code_of, native_channel, native_server, until
 
 from meshwright.core.identity import StaticIdentity, X509Identity
 from pki import Pki
@@ -73,7 +74,7 @@ async def test_any_member_means_the_own_trust_domain(
 
 @pytest.mark.parametrize("claimed", [CLIENT_ID, "spiffe://third.domain/x"])
 async def test_a_federated_authority_speaks_for_its_own_domain_only(
-    echo: AsyncEcho, pki: Pki, foreign: Pki, claimed: str, caplog: pytest.LogCaptureFixture
+    echo: AsyncEcho, pki: Pki, foreign: Pki, claimed: str, reasons: Callable[[], list[str]]
 ) -> None:
     """It can't issue our IDs, nor those of a third domain: the server refuses, counts and says why."""
     server_identity = knowing(pki.identity(SERVER_ID), other_domain=foreign.bundle_pem)
@@ -86,9 +87,9 @@ async def test_a_federated_authority_speaks_for_its_own_domain_only(
     ):
         assert (await code_of(EchoStub(channel).unary("hello", timeout=10)))[0] is grpc.StatusCode.UNAVAILABLE
         assert server.stats()["calls_started"] == 0
-        await until(lambda: server.stats()["handshakes_failed"] and reasons_in(caplog))
+        await until(lambda: server.stats()["handshakes_failed"] and reasons())
     expected = NO_ISSUER.pattern if claimed == CLIENT_ID else f"the peer is {claimed}, of another trust domain"
-    assert re.search(expected, reasons_in(caplog)[0])
+    assert re.search(expected, reasons()[0])
 
 
 async def test_a_federated_authority_cant_pose_as_a_server_of_ours(echo: AsyncEcho, pki: Pki, foreign: Pki) -> None:
