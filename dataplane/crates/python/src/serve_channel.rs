@@ -325,6 +325,10 @@ async fn within(
     };
     match ended {
         Ok(never) => match never {},
+        // The server's timer was the quicker one, and it reset the stream: grpc-go's does so at the deadline.
+        Err(outcome) if outcome.code == Code::Cancelled && deadline.is_some_and(|at| at <= Instant::now()) => {
+            Outcome::new(Code::DeadlineExceeded, "the call's deadline has passed")
+        }
         Err(outcome) => outcome,
     }
 }
