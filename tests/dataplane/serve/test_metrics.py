@@ -44,8 +44,8 @@ class Calls:
                 method, status = labels.get("rpc_method", ""), labels.get("rpc_response_status_code", "")
                 if sample.name.endswith(("_count", "_total", "_active")):
                     key = f"{sample.name} {method} {status}".strip()
-                    found[key] = found.get(key, 0) + sample.value - self._before.get(key, 0)
-        return found
+                    found[key] = found.get(key, 0) + sample.value
+        return {key: value - self._before.get(key, 0) for key, value in found.items()}
 
     async def wait(self, expected: Callable[[dict[str, float]], bool]) -> dict[str, float]:
         """Wait for the counters: a call is counted just after its caller has its answer."""
@@ -146,3 +146,30 @@ async def test_metrics_can_be_off(echo: AsyncEcho, registry: prometheus_client.C
         await EchoStub(channel).unary("hello", timeout=10)
         assert server.stats()["calls_started"] == 1
     assert calls._read().get("meshwright_grpc_server_calls_started_total meshwright.test.Echo/Unary", 0) == 0
+
+
+async def test_a_channel_counts_its_calls(echo: AsyncEcho, registry: prometheus_client.CollectorRegistry) -> None:
+    """Calls that never reached a server too, and those that were given up."""
+    calls = Calls(registry)
+    async with native_server(echo) as (_, address), native_channel(address) as channel:
+        stub = EchoStub(channel)
+        await stub.unary("hello", timeout=10)
+        assert [part async for part in stub.download("2", timeout=10)] == ["0", "1"]
+        call = stub.unary("wait", timeout=30)
+        await asyncio.wait_for(echo.started.wait(), 10)
+        call.cancel()
+        given_up = "rpc_client_call_duration_seconds_count meshwright.test.Echo/Unary CANCELLED"
+        await calls.wait(lambda found: found.get(given_up) == 1)
+    async with native_channel("127.0.0.1:1") as nobody:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await EchoStub(nobody).unary("hello", timeout=10)
+    found = await calls.wait(lambda found: True)
+    name = "rpc_client_call_duration_seconds_count meshwright.test.Echo"
+    assert (found[f"{name}/Unary OK"], found[f"{name}/Download OK"], found[f"{name}/Unary UNAVAILABLE"]) == (1, 1, 1)
+    servers = {
+        sample.labels["server_address"]
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "rpc_client_call_duration_seconds_count"
+    }
+    assert servers <= {"127.0.0.1", "localhost", "_OTHER"} | {name for name in servers if name.startswith("/")}

@@ -54,13 +54,25 @@ async def test_a_sampled_call_is_recorded(
     assert first.kind == "server"
     assert 0 < first.end_unix_ns - first.start_unix_ns < 10_000_000_000
     assert first.error is None
-    assert first.attributes["rpc.system"] == "grpc"
-    assert first.attributes["rpc.service"] == "meshwright.test.Echo"
-    assert first.attributes["rpc.method"] == "Unary"
-    assert first.attributes["rpc.grpc.status_code"] == 0
-    assert first.attributes["peer.spiffe_id"] == CLIENT_ID
-    assert (second.attributes["rpc.grpc.status_code"], second.error) == (5, None)  # the caller's fault: no error here
-    assert third.attributes["rpc.grpc.status_code"] == 2
+    host, port = address.split(":")
+    client_port = first.attributes["client.port"]
+    assert first.attributes == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "meshwright.test.Echo/Unary",
+        "rpc.response.status_code": "OK",
+        "server.address": host,
+        "server.port": int(port),
+        "client.address": "127.0.0.1",
+        "client.port": client_port,
+        "network.peer.address": "127.0.0.1",
+        "network.peer.port": client_port,
+        "network.transport": "tcp",
+        "peer.spiffe_id": CLIENT_ID,
+    }
+    # The caller's fault: no error here.
+    assert (second.attributes["rpc.response.status_code"], second.error) == ("NOT_FOUND", None)
+    assert "error.type" not in second.attributes
+    assert third.attributes["rpc.response.status_code"] == third.attributes["error.type"] == "UNKNOWN"
     assert third.error == "Unexpected <class 'ValueError'>: boom"
 
 
@@ -86,4 +98,44 @@ async def test_a_cancelled_call_is_recorded(echo: AsyncEcho) -> None:
         await asyncio.wait_for(echo.started.wait(), 10)
         call.cancel()
         (span,) = await spans(1)
-        assert span.attributes["rpc.grpc.status_code"] == 1
+        assert span.attributes["rpc.response.status_code"] == "CANCELLED"
+
+
+async def test_a_made_up_method_names_no_span(echo: AsyncEcho) -> None:
+    async with native_server(echo, sample_roots=1.0) as (_, address), native_channel(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await channel.unary_unary("/made.Up/Method")(b"", timeout=10)
+        (span,) = await spans(1)
+    assert (span.name, span.attributes["rpc.method"]) == ("grpc", "_OTHER")
+    assert span.attributes["rpc.method_original"] == "made.Up/Method"
+
+
+@pytest.mark.parametrize("flags", ["01", "00"])
+async def test_a_channel_passes_the_trace_of_its_caller_on(echo: AsyncEcho, flags: str) -> None:
+    """In a recorded trace with a span of the call between, else as it is."""
+    place = f"00-{TRACE}-{PARENT}-{flags}"
+    async with (
+        native_server(echo) as (_, address),
+        native_channel(address, traceparent=lambda path: place if path.endswith("/Unary") else None) as channel,
+    ):
+        stub = EchoStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.unary("abort NOT_FOUND", timeout=10)
+        assert [part async for part in stub.download("1", timeout=10)] == ["0"]
+        if flags == "00":
+            assert telemetry.drain(0.0) == []
+            return
+        found = {span.kind: span for span in await spans(2)}
+    client, server = found["client"], found["server"]
+    assert client.parent_span_id is not None
+    assert client.parent_span_id.hex() == PARENT
+    assert server.parent_span_id == client.span_id
+    assert client.attributes == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "meshwright.test.Echo/Unary",
+        "server.address": "127.0.0.1",
+        "server.port": int(address.split(":")[1]),
+        "rpc.response.status_code": "NOT_FOUND",
+        "error.type": "NOT_FOUND",
+    }
+    assert client.error

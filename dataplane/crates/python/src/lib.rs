@@ -41,7 +41,7 @@ mod _native {
     #[pymodule_export]
     use super::serve_mailbox::Mailbox;
     #[pymodule_export]
-    use super::serve_metrics::{MethodCalls, StatusCalls, call_duration_bounds, read_calls};
+    use super::serve_metrics::{MethodCalls, StatusCalls, call_duration_bounds, read_calls, server_of};
     #[pymodule_export]
     use super::serve_rules::PyRules;
     #[pymodule_export]

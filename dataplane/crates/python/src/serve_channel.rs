@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::Full;
 use meshwright_serve::spiffe::Expected;
-use meshwright_serve::{Answer, Call, Channel, Encoding, Outcome, Peer, State};
+use meshwright_serve::{Answer, Call, Channel, Encoding, Outbound, Outcome, Peer, State};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use tokio::task::AbortHandle;
@@ -22,14 +22,17 @@ use crate::serve_identity::{PyIdentity, to_python};
 use crate::serve_inbox::Inbox;
 use crate::serve_mailbox::{Mailbox, Post};
 use crate::serve_metadata;
+use crate::serve_metrics::client_meter;
 use crate::serve_outbox::{Finish, Outbox, Said, SaidBody, outbox};
 use crate::serve_runtime::runtime;
 use crate::serve_server::PyLimits;
+use crate::serve_telemetry::recorder;
 
 /// A client of one server.
 #[pyclass(frozen)]
 pub(crate) struct GrpcChannel {
     channel: Channel,
+    outbound: Outbound,
 }
 
 #[pymethods]
@@ -41,12 +44,13 @@ impl GrpcChannel {
         let expected = Expected::parse(peer).map_err(to_python)?;
         let identities = identity.map(PyIdentity::identities);
         let channel = Channel::new(target, identities, expected, limits.to_limits()?).map_err(to_python)?;
-        Ok(Self { channel })
+        let outbound = Outbound::new(target, client_meter(), recorder());
+        Ok(Self { channel, outbound })
     }
 
     /// Begin a call of one request and one response. `future` gets (initial metadata, message or None, code, details,
     /// trailing metadata).
-    #[pyo3(signature = (path, message, metadata, timeout, wait_for_ready, compression, mailbox, future))]
+    #[pyo3(signature = (path, message, metadata, traceparent, timeout, wait_for_ready, compression, mailbox, future))]
     #[allow(clippy::too_many_arguments, reason = "what a call consists of")]
     fn unary(
         &self,
@@ -54,13 +58,15 @@ impl GrpcChannel {
         path: &str,
         message: &[u8],
         metadata: Option<&Bound<'_, PyAny>>,
+        traceparent: Option<&str>,
         timeout: Option<f64>,
         wait_for_ready: bool,
         compression: Option<PyEncoding>,
         mailbox: &Mailbox,
         future: Py<PyAny>,
     ) -> PyResult<Running> {
-        let call = new_call(path, metadata, timeout, wait_for_ready, compression)?;
+        let mut call = new_call(path, metadata, timeout, wait_for_ready, compression)?;
+        let mut watch = self.outbound.begin(path, traceparent, &mut call.metadata);
         let body = Body::new(Full::new(serve_compression::frame(py, call.compression, message)));
         let (channel, post) = (self.channel.clone(), mailbox.post());
         let task = runtime().spawn(async move {
@@ -77,6 +83,7 @@ impl GrpcChannel {
                 }
             });
             let outcome = ended.await;
+            watch.ended(outcome.code, &outcome.message);
             post.complete(future, move |py| {
                 let message = message.map(|message| PyBytes::new(py, &message).into_any());
                 let message = message.unwrap_or_else(|| py.None().into_bound(py));
@@ -97,12 +104,13 @@ impl GrpcChannel {
 
     /// Begin a call with streams in either direction. `initial` gets the initial metadata, `end` (code, details,
     /// trailing metadata), both also when the call fails.
-    #[pyo3(signature = (path, metadata, timeout, wait_for_ready, compression, mailbox, initial, end))]
+    #[pyo3(signature = (path, metadata, traceparent, timeout, wait_for_ready, compression, mailbox, initial, end))]
     #[allow(clippy::too_many_arguments, reason = "what a call consists of")]
     fn stream(
         &self,
         path: &str,
         metadata: Option<&Bound<'_, PyAny>>,
+        traceparent: Option<&str>,
         timeout: Option<f64>,
         wait_for_ready: bool,
         compression: Option<PyEncoding>,
@@ -110,7 +118,8 @@ impl GrpcChannel {
         initial: Py<PyAny>,
         end: Py<PyAny>,
     ) -> PyResult<ClientStream> {
-        let call = new_call(path, metadata, timeout, wait_for_ready, compression)?;
+        let mut call = new_call(path, metadata, timeout, wait_for_ready, compression)?;
+        let mut watch = self.outbound.begin(path, traceparent, &mut call.metadata);
         let compression = call.compression;
         let post = mailbox.post();
         let (outbox, outgoing) = outbox();
@@ -132,6 +141,7 @@ impl GrpcChannel {
                 read_all(answer, &messages).await
             })
             .await;
+            watch.ended(outcome.code, &outcome.message);
             if let Some(initial) = initial {
                 letters.complete(initial, |py| Ok(PyTuple::empty(py).into_any().unbind()));
             }

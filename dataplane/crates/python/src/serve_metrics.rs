@@ -95,3 +95,9 @@ pub(crate) fn read_calls(py: Python<'_>, side: &str) -> PyResult<Vec<MethodCalls
 pub(crate) fn call_duration_bounds() -> Vec<f64> {
     meter::BOUNDS.to_vec()
 }
+
+/// The name and port of the server that a channel's target names, as spans and metrics say them.
+#[pyfunction]
+pub(crate) fn server_of(target: &str) -> (&str, Option<i64>) {
+    meshwright_serve::conventions::server_of(target)
+}

@@ -13,11 +13,12 @@ use tonic::body::Body;
 use tower_service::Service;
 
 use crate::body::CallBody;
+use crate::conventions::{describe_server, span_name};
 use crate::deadline::{self, Deadline};
 use crate::descriptors::Descriptors;
 use crate::peer::Peer;
 use crate::server::Shared;
-use crate::span::{Active, Context, Recorder};
+use crate::span::{Active, Context};
 use crate::stats;
 use crate::tally::RequestBody;
 use crate::watch::Watch;
@@ -46,11 +47,8 @@ pub(crate) async fn answer(
         return CallBody::bare(refusal);
     }
     let path: Arc<str> = request.uri().path().into();
-    let span = shared
-        .spans
-        .as_ref()
-        .and_then(|(recorder, share)| begin_span(recorder, *share, &path, &request));
-    let mut watch = Watch::begin(shared.clone(), span, &path, &peer);
+    let span = begin_span(&shared, &path, &request, &peer);
+    let watch = Watch::begin(shared.clone(), span, &path, &peer);
     if let Some(rules) = &shared.rules
         && !rules.allow(&path, &peer)
     {
@@ -69,11 +67,8 @@ pub(crate) async fn answer(
         }
     };
     let extensions = request.extensions_mut();
-    if let Some(span) = &mut watch.span {
+    if let Some(span) = &watch.span {
         extensions.insert(span.current());
-        if span.is_recording() {
-            describe(span, &path, &peer);
-        }
     }
     extensions.insert(peer);
     if let Some(descriptors) = descriptors {
@@ -144,24 +139,24 @@ fn not_grpc(request: &Request<Incoming>) -> Option<Response<Body>> {
 }
 
 /// A call without a trace that isn't to begin one has no span: nobody would ever see its place.
-fn begin_span(recorder: &Arc<Recorder>, root_share: f64, path: &str, request: &Request<Incoming>) -> Option<Active> {
+fn begin_span(shared: &Shared, path: &str, request: &Request<Incoming>, peer: &Peer) -> Option<Active> {
+    let (recorder, root_share) = shared.spans.as_ref()?;
     let header = request
         .headers()
         .get("traceparent")
         .and_then(|value| value.to_str().ok());
     let parent = header.and_then(Context::parse);
-    let sample_root = parent.is_none() && root_share > 0.0 && crate::span::share() < root_share;
-    (parent.is_some() || sample_root)
-        .then(|| Active::server(parent, sample_root, path.trim_start_matches('/'), recorder))
-}
-
-fn describe(span: &mut Active, path: &str, peer: &Peer) {
-    let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
-    span.set("rpc.system", "grpc");
-    span.set("rpc.service", service.to_owned());
-    span.set("rpc.method", method.to_owned());
-    span.set("network.peer.address", peer.address.to_string());
-    if let Some(id) = &peer.spiffe_id {
-        span.set("peer.spiffe_id", id.to_string());
+    let is_root = parent.is_none() && *root_share > 0.0 && crate::span::share() < *root_share;
+    if parent.is_none() && !is_root {
+        return None;
     }
+    let method = match &shared.methods {
+        Some(methods) => methods.find(path).name(),
+        None => path.trim_start_matches('/'),
+    };
+    let mut span = Active::server(parent, is_root, || span_name(method), recorder);
+    if span.is_recording() {
+        describe_server(&mut span, method, path, request.uri().authority(), peer);
+    }
+    Some(span)
 }

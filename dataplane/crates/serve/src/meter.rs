@@ -5,7 +5,7 @@
 //! who makes up names can't make up labels: whatever nobody registered is counted as [`OTHER`]. Counts outlive the
 //! server that made them, because a counter that falls looks like a restart to whoever reads it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -25,8 +25,10 @@ const CODES: usize = 17;
 /// The name of all methods that nobody registered.
 pub const OTHER: &str = "_OTHER";
 
-/// Names at most. A channel may be asked for any method, so that they need a bound; further ones are [`OTHER`].
-const NAMES: usize = 2048;
+/// Methods of one side at most: a channel may be asked for any, so that they need a bound. Further ones are [`OTHER`].
+const METHODS: usize = 512;
+/// Servers that are told apart at most, for the same reason; calls to further ones count under [`OTHER`] together.
+const SERVERS: usize = 32;
 
 /// The name of a status code, as the conventions spell it.
 pub fn name_of(code: Code) -> &'static str {
@@ -89,6 +91,11 @@ impl Method {
     /// "package.Service/Method", or [`OTHER`].
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it has a name of its own.
+    pub(crate) fn is_named(&self) -> bool {
+        &*self.name != OTHER
     }
 
     fn record(&self, code: Code, took: Duration, sampled: Option<Context>) {
@@ -177,20 +184,22 @@ impl Meter {
     pub fn method(&self, address: &str, path: &str) -> Arc<Method> {
         let mut methods = self.methods.write().unwrap_or_else(PoisonError::into_inner);
         let mut key: Key = (address.into(), path.trim_start_matches('/').into());
-        if methods.len() >= NAMES && !methods.contains_key(&key) {
-            key = (OTHER.into(), OTHER.into());
+        if !methods.contains_key(&key) {
+            let servers: HashSet<_> = methods.keys().map(|(address, _)| address).collect();
+            if servers.len() >= SERVERS && !servers.contains(&key.0) {
+                key.0 = OTHER.into();
+            }
+            if methods.len() >= METHODS && !methods.contains_key(&key) {
+                key = (OTHER.into(), OTHER.into());
+            }
         }
         let (address, name) = key.clone();
-        methods
-            .entry(key)
-            .or_insert_with(|| {
-                Arc::new(Method {
-                    name,
-                    address,
-                    ..Method::default()
-                })
-            })
-            .clone()
+        let method = || Method {
+            name,
+            address,
+            ..Method::default()
+        };
+        methods.entry(key).or_insert_with(|| Arc::new(method())).clone()
     }
 
     /// Everything counted so far, by method.
@@ -304,11 +313,26 @@ mod tests {
         let methods = Methods::new(&meter, ["/a.B/C".to_owned()]);
         assert_eq!(methods.find("/a.B/C").name(), "a.B/C");
         assert_eq!(methods.find("/a.B/D").name(), OTHER);
-        for number in 0..NAMES + 10 {
+        for number in 0..METHODS + 10 {
             meter.method("host:1", &format!("/a.B/{number}"));
         }
-        assert!(meter.read().len() <= NAMES + 1);
+        assert!(meter.read().len() <= METHODS + 1);
         assert_eq!(meter.method("host:1", "/a.B/unheard").name(), OTHER);
         assert_eq!(meter.method("", "/a.B/C").name(), "a.B/C");
+    }
+
+    #[test]
+    fn servers_are_told_apart_up_to_a_bound() {
+        let meter = Meter::new();
+        for number in 0..SERVERS * 2 {
+            meter.method(&format!("host:{number}"), "/a.B/C");
+        }
+        let readings = meter.read();
+        assert_eq!(readings.len(), SERVERS + 1);
+        assert!(
+            readings
+                .iter()
+                .any(|reading| &*reading.address == OTHER && &*reading.method == "a.B/C")
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::queue::Queue;
 
@@ -222,10 +222,15 @@ pub struct Active {
 
 impl Active {
     /// Begin the span of a call that arrived with `parent`, or a new trace.
-    pub fn server(parent: Option<Context>, sample_root: bool, name: &str, recorder: &Arc<Recorder>) -> Self {
+    pub fn server(
+        parent: Option<Context>,
+        sample_root: bool,
+        name: impl FnOnce() -> String,
+        recorder: &Arc<Recorder>,
+    ) -> Self {
         let context = parent.map_or_else(|| Context::root(sample_root), |parent| parent.child());
         let open = context.sampled.then(|| Span {
-            name: Cow::Owned(name.to_owned()),
+            name: Cow::Owned(name()),
             context,
             parent: parent.map(|parent| parent.span_id),
             kind: Kind::Server,
@@ -271,6 +276,13 @@ impl Active {
         }
     }
 
+    /// End the span so long after its beginning: as long as its metric says.
+    pub fn end_after(mut self, took: Duration) {
+        if let Some(span) = &mut self.open {
+            span.end = span.start + took.as_nanos() as u64;
+        }
+    }
+
     /// Mark the span as failed.
     pub fn fail(&mut self, reason: impl Into<Cow<'static, str>>) {
         if let Some(span) = &mut self.open {
@@ -282,7 +294,9 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         if let Some(mut span) = self.open.take() {
-            span.end = now();
+            if span.end == 0 {
+                span.end = now();
+            }
             self.recorder.record(span);
         }
     }
@@ -290,8 +304,6 @@ impl Drop for Active {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -329,7 +341,7 @@ mod tests {
     #[test]
     fn an_unsampled_trace_records_nothing() {
         let recorder = Recorder::new(2);
-        drop(Active::server(None, false, "a.B/C", &recorder));
+        drop(Active::server(None, false, || "a.B/C".to_owned(), &recorder));
         assert!(recorder.drain(10, Duration::ZERO).is_empty());
     }
 }

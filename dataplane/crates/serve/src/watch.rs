@@ -6,6 +6,7 @@ use std::time::Instant;
 use tonic::Code;
 
 use crate::access_log::{AccessLog, Record, Which, is_trouble};
+use crate::conventions;
 use crate::meter::Timed;
 use crate::peer::Peer;
 use crate::server::Shared;
@@ -84,17 +85,16 @@ impl Watch {
             stats::add(&self.shared.stats.calls_failed);
         }
         let took = self.began.elapsed();
-        if let Some(span) = &mut self.span
-            && span.is_recording()
-        {
-            span.set("rpc.grpc.status_code", code);
-            if is_failure(code) {
-                span.fail(message.to_owned());
-            }
-        }
         let code = Code::from_i32(code);
         if let Some(timed) = &mut self.timed {
             timed.end(code, took, self.span.as_ref().and_then(Active::recorded));
+        }
+        let trace = self.span.as_ref().map(Active::place);
+        if let Some(mut span) = self.span.take()
+            && span.is_recording()
+        {
+            conventions::describe_end(&mut span, code, message, false);
+            span.end_after(took);
         }
         if let Some(access) = self.access.take()
             && (access.which == Which::All || is_trouble(code))
@@ -108,7 +108,7 @@ impl Watch {
                 took,
                 request: access.request.get(),
                 response: access.response.tally,
-                trace: self.span.as_ref().map(Active::place),
+                trace,
             });
         }
     }
@@ -121,17 +121,4 @@ impl Drop for Watch {
         }
         stats::subtract(&self.shared.stats.calls_open);
     }
-}
-
-/// Which codes mark a server span as failed (OpenTelemetry's conventions for gRPC servers).
-fn is_failure(code: i32) -> bool {
-    matches!(
-        Code::from_i32(code),
-        Code::Unknown
-            | Code::DeadlineExceeded
-            | Code::Unimplemented
-            | Code::Internal
-            | Code::Unavailable
-            | Code::DataLoss
-    )
 }

@@ -27,6 +27,7 @@ __all__ = [
     "dropped_spans",
     "open_descriptors",
     "read_calls",
+    "server_of",
 ]
 
 @type_check_only
@@ -230,6 +231,7 @@ class GrpcChannel:
         path: str,
         message: bytes,
         metadata: _MetadataLike | None,
+        traceparent: str | None,
         timeout: float | None,
         wait_for_ready: bool,
         compression: Literal["gzip", "deflate"] | None,
@@ -240,6 +242,7 @@ class GrpcChannel:
         self,
         path: str,
         metadata: _MetadataLike | None,
+        traceparent: str | None,
         timeout: float | None,
         wait_for_ready: bool,
         compression: Literal["gzip", "deflate"] | None,
@@ -329,6 +332,7 @@ class StatusCalls:
 
 def read_calls(side: str) -> list[MethodCalls]: ...
 def call_duration_bounds() -> list[float]: ...
+def server_of(target: str) -> tuple[str, int | None]: ...
 def drain_spans(most: int, timeout: float) -> list[NativeSpan]: ...
 def dropped_spans() -> int: ...
 def open_descriptors() -> int: ...

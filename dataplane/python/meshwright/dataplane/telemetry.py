@@ -15,9 +15,20 @@ from meshwright.dataplane._native import (
     drain_spans,
     dropped_spans,
     read_calls,
+    server_of,
 )
 
-__all__ = ["AccessRecord", "MethodCalls", "NativeSpan", "StatusCalls", "bounds", "calls", "drain", "dropped"]
+__all__ = [
+    "AccessRecord",
+    "MethodCalls",
+    "NativeSpan",
+    "StatusCalls",
+    "bounds",
+    "calls",
+    "drain",
+    "dropped",
+    "server_of",
+]
 
 
 def drain(timeout: float, most: int = 512) -> list[NativeSpan]:

@@ -1,10 +1,13 @@
-"""OpenTelemetry's semantic conventions, of the version that `constraints.txt` pins: how a metric of theirs is told."""
+"""OpenTelemetry's semantic conventions, as `constraints.txt` pins them: what fails, and how a metric is told."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from prometheus_client.metrics_core import Metric
+
+SERVER_FAULTS = frozenset(("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"))
+"""The statuses of gRPC that are the server's failures; the others are its callers'."""
 
 _UNITS = {"s": "seconds", "By": "bytes"}
 

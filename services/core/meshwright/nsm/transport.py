@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from opentelemetry.propagate import inject
 
+from meshwright.core.grpc import tracing
 from meshwright.core.identity import IdentitySource
 from meshwright.dataplane.grpc import NativeChannel
 
 
 def channel(target: str, identity: IdentitySource | None, expected: str | None) -> NativeChannel:
     """Return a channel to whoever has the SPIFFE ID `expected`; None: anybody, in plain text."""
-    return NativeChannel(target, identity, peer=expected or "")
+    return NativeChannel(target, identity, peer=expected or "", traceparent=tracing.traceparent)
 
 
 def trace_metadata() -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from meshwright.dataplane.grpc.compression import encoding_of
 from meshwright.dataplane.grpc.descriptors import Descriptors
 from meshwright.dataplane.grpc.interceptors import Interceptors
 from meshwright.dataplane.grpc.limits import Limits
-from meshwright.dataplane.grpc.methods import StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from meshwright.dataplane.grpc.methods import Place, StreamStream, StreamUnary, UnaryStream, UnaryUnary, no_place
 
 
 class NativeChannel(grpc.aio.Channel):
@@ -28,7 +28,9 @@ class NativeChannel(grpc.aio.Channel):
     of the own trust domain. `tls_versions` may have "1.2" beside "1.3" for old servers. Without `identity` it speaks
     plain text. One connection is made on demand, made again with a capped back-off when it breaks, and replaced without
     losing a call when the identity rotates. `compression` is what a call compresses its requests in unless it says
-    otherwise; `interceptors` are grpc.aio's, the first outermost. Used on one event loop.
+    otherwise; `interceptors` are grpc.aio's, the first outermost. `traceparent(path)` is asked at each call for the
+    place in a trace that it belongs to: the call passes it on, and in a recorded trace gets a span. Used on one event
+    loop.
     """
 
     def __init__(
@@ -41,8 +43,9 @@ class NativeChannel(grpc.aio.Channel):
         compression: grpc.Compression | None = None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
         tls_versions: Sequence[str] = identities.TLS_VERSIONS,
+        traceparent: Place = no_place,
     ) -> None:
-        self._target = target
+        self._target, self._place = target, traceparent
         self._interceptors = Interceptors(interceptors)
         self._compression = encoding_of(compression)
         self._unfollow: Callable[[], None] | None = None
@@ -124,7 +127,13 @@ class NativeChannel(grpc.aio.Channel):
         """Return what makes calls of `method`; generated stubs call this."""
         intercepts = self._interceptors.unary_unary
         return UnaryUnary(
-            self._channel, method, request_serializer, response_deserializer, self._compression, intercepts
+            self._channel,
+            method,
+            request_serializer,
+            response_deserializer,
+            self._compression,
+            intercepts,
+            self._place,
         )
 
     def unary_stream(
@@ -137,7 +146,13 @@ class NativeChannel(grpc.aio.Channel):
         """Return what makes calls of `method`; generated stubs call this."""
         intercepts = self._interceptors.unary_stream
         return UnaryStream(
-            self._channel, method, request_serializer, response_deserializer, self._compression, intercepts
+            self._channel,
+            method,
+            request_serializer,
+            response_deserializer,
+            self._compression,
+            intercepts,
+            self._place,
         )
 
     def stream_unary(
@@ -150,7 +165,13 @@ class NativeChannel(grpc.aio.Channel):
         """Return what makes calls of `method`; generated stubs call this."""
         intercepts = self._interceptors.stream_unary
         return StreamUnary(
-            self._channel, method, request_serializer, response_deserializer, self._compression, intercepts
+            self._channel,
+            method,
+            request_serializer,
+            response_deserializer,
+            self._compression,
+            intercepts,
+            self._place,
         )
 
     def stream_stream(
@@ -163,7 +184,13 @@ class NativeChannel(grpc.aio.Channel):
         """Return what makes calls of `method`; generated stubs call this."""
         intercepts = self._interceptors.stream_stream
         return StreamStream(
-            self._channel, method, request_serializer, response_deserializer, self._compression, intercepts
+            self._channel,
+            method,
+            request_serializer,
+            response_deserializer,
+            self._compression,
+            intercepts,
+            self._place,
         )
 
     async def _waited(self, begin: Callable[[_native.Mailbox, asyncio.Future[None]], _native.Running]) -> None:

@@ -14,7 +14,14 @@ from meshwright.dataplane.grpc import calls, interceptors, mailbox
 from meshwright.dataplane.grpc.compression import Encoding, encoding_of
 
 Metadata = Sequence[tuple[str, str | bytes]] | grpc.aio.Metadata | None
+Place = Callable[[str], str | None]
+"""Says for a method where in a trace calls of it belong that are made now (W3C `traceparent`)."""
 Requests = AsyncIterable[Any] | Iterable[Any] | None
+
+
+def no_place(_path: str) -> str | None:
+    """Calls belong to no trace."""
+    return None
 
 
 class _Method:
@@ -28,11 +35,13 @@ class _Method:
         deserialize: calls.Deserializer,
         compression: Encoding | None,
         intercepts: Sequence[Any] = (),
+        place: Place = no_place,
     ) -> None:
         self._channel, self._path = channel, path
         self._serialize, self._deserialize = serialize, deserialize
         self._compression = compression
         self._intercepts = intercepts
+        self._place = place
 
     def _encoding(self, compression: grpc.Compression | None) -> Encoding | None:
         return self._compression if compression is None else encoding_of(compression)
@@ -74,9 +83,9 @@ class _Method:
         wait_for_ready: bool | None,
         encoding: Encoding | None,
     ) -> Callable[[asyncio.Future[Any], asyncio.Future[calls.End]], _native.ClientStream]:
-        pairs, box = _pairs(metadata), mailbox.of_running_loop()
+        pairs, place, box = _pairs(metadata), self._place(path), mailbox.of_running_loop()
         return lambda initial, end: self._channel.stream(
-            path, pairs, timeout, bool(wait_for_ready), encoding, box, initial, end
+            path, pairs, place, timeout, bool(wait_for_ready), encoding, box, initial, end
         )
 
 
@@ -112,10 +121,10 @@ class UnaryUnary(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
         encoding: Encoding | None,
     ) -> calls.UnaryUnaryCall:
         message = self._serialize(request) if self._serialize else request
-        box = mailbox.of_running_loop()
+        place, box = self._place(path), mailbox.of_running_loop()
         return calls.UnaryUnaryCall(
             lambda future: self._channel.unary(
-                path, message, _pairs(metadata), timeout, bool(wait_for_ready), encoding, box, future
+                path, message, _pairs(metadata), place, timeout, bool(wait_for_ready), encoding, box, future
             ),
             timeout,
             self._deserialize,

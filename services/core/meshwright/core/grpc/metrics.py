@@ -16,10 +16,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from meshwright.core.conventions import ConventionalMetric
+from meshwright.core.conventions import SERVER_FAULTS, ConventionalMetric
 from meshwright.dataplane import telemetry as native
 
-_SERVER_FAULTS = frozenset(("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"))
 _BUCKETS = [*(f"{bound:g}" for bound in native.bounds()), "+Inf"]
 _NOT_COUNTERS = ("_open",)  # ends of the names of counters that fall as well
 
@@ -74,7 +73,12 @@ def install(registry: prometheus_client.CollectorRegistry = prometheus_client.RE
 
 def _labels(calls: native.MethodCalls) -> dict[str, str]:
     labels = {"rpc_system_name": "grpc", "rpc_method": calls.method}
-    return labels | {"server_address": calls.address} if calls.address else labels
+    if calls.address:
+        host, port = native.server_of(calls.address)
+        labels["server_address"] = host
+        if port is not None:
+            labels["server_port"] = str(port)
+    return labels
 
 
 _ATTRIBUTES = {
@@ -83,6 +87,7 @@ _ATTRIBUTES = {
     "rpc_response_status_code": "rpc.response.status_code",
     "error_type": "error.type",
     "server_address": "server.address",
+    "server_port": "server.port",
 }
 
 
@@ -92,7 +97,7 @@ def _durations(side: str, text: str, methods: Iterable[native.MethodCalls]) -> M
     for calls in methods:
         for ended in calls.ended:
             labels = _labels(calls) | {"rpc_response_status_code": ended.status}
-            if ended.status in _SERVER_FAULTS or (side == "client" and ended.status != "OK"):
+            if ended.status in SERVER_FAULTS or (side == "client" and ended.status != "OK"):
                 labels["error_type"] = ended.status
             _add_histogram(metric, labels, ended)
     return metric
