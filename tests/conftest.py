@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import `pki` and other helpers beside this file
 
@@ -18,6 +21,21 @@ def grpc_front(request: pytest.FixtureRequest) -> Front:
     """The front that a service's gRPC server stands on: a test that takes it runs on both."""
     front: Front = request.param
     return front
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """Undo a service's `logs.setup`: it is the process's, and the next test may read what is logged elsewhere."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: each.level for name, each in root.manager.loggerDict.items() if isinstance(each, logging.Logger)}
+    configuration = structlog.get_config()
+    yield
+    structlog.configure(**configuration)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
 
 
 @pytest.fixture
