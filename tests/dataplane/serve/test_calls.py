@@ -155,6 +155,22 @@ async def test_cancelling_who_awaits_cancels_the_call(connect: Any, echo: AsyncE
         await task
 
 
+async def test_callbacks_hear_of_the_end_of_a_call_that_nobody_keeps(connect: Any, echo: AsyncEcho) -> None:
+    ended: list[str] = []
+
+    async def make() -> str:
+        stub = await connect(echo)
+        call = stub.unary("hello", timeout=10)
+        call.add_done_callback(lambda _: ended.append("heard"))
+        return await call
+
+    assert await make() == "hello"
+    async with asyncio.timeout(5):
+        while not ended:
+            await asyncio.sleep(0)
+    assert ended == ["heard"]
+
+
 async def test_cancelling_a_stream(connect: Any, echo: AsyncEcho) -> None:
     """A stream that its reader cancels ends the generator that feeds it."""
     stub = await connect(echo)

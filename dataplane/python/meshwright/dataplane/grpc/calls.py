@@ -61,11 +61,13 @@ class _Call:
         # A call that nobody holds any more can't be read: let the server know.
         if self._running is not None and not self._end.done():
             self._running.cancel()
+        # Who asked for its end is told now: the future won't find this call any more.
+        self._ended(self._end)
 
     def _ended(self, _: asyncio.Future[End]) -> None:
-        for callback in self._callbacks:
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
             callback(self)
-        self._callbacks.clear()
 
     def done(self) -> bool:
         """Return whether the call has ended."""
