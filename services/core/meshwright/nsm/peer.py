@@ -95,8 +95,8 @@ class Peer:
             await stub.Close(connection, timeout=timeout, metadata=self.metadata(session))
 
     def metadata(self, session: Session) -> list[tuple[str, str]]:
-        """Return the metadata that proves who calls, and in which trace."""
-        proof = transport.trace_metadata()
+        """Return the metadata that proves who calls."""
+        proof: list[tuple[str, str]] = []
         token = session.token(self._lifetime, self._clock)
         if token is not None:
             expires = token.expires.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

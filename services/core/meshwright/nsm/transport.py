@@ -6,8 +6,6 @@ to one connection, so that a hop must know its connections.
 
 from __future__ import annotations
 
-from opentelemetry.propagate import inject
-
 from meshwright.core.grpc import tracing
 from meshwright.core.identity import IdentitySource
 from meshwright.dataplane.grpc import NativeChannel
@@ -16,10 +14,3 @@ from meshwright.dataplane.grpc import NativeChannel
 def channel(target: str, identity: IdentitySource | None, expected: str | None) -> NativeChannel:
     """Return a channel to whoever has the SPIFFE ID `expected`; None: anybody, in plain text."""
     return NativeChannel(target, identity, peer=expected or "", traceparent=tracing.traceparent)
-
-
-def trace_metadata() -> list[tuple[str, str]]:
-    """Return the current trace's context as metadata for a call."""
-    carrier: dict[str, str] = {}
-    inject(carrier)
-    return list(carrier.items())

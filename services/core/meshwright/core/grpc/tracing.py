@@ -12,7 +12,7 @@ from typing import Any
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
-from opentelemetry.propagate import extract, inject
+from opentelemetry.propagate import extract
 from opentelemetry.trace import SpanKind, StatusCode
 
 import grpc
@@ -51,58 +51,6 @@ def traceparent(path: str) -> str | None:
     if not current.is_valid or path.startswith(_SILENT):
         return None
     return f"00-{current.trace_id:032x}-{current.span_id:016x}-{current.trace_flags & 1:02x}"
-
-
-def _with_context(details: Any) -> Any:
-    carrier: dict[str, str] = {}
-    inject(carrier)
-    if not carrier:
-        return details
-    metadata = grpc.aio.Metadata(*(details.metadata or ()))
-    for key, value in carrier.items():
-        metadata.add(key, value)
-    return grpc.aio.ClientCallDetails(
-        details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
-    )
-
-
-class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
-    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        method = details.method.decode() if isinstance(details.method, bytes) else details.method
-        if not _is_recorded() or method.startswith(_SILENT):
-            return await continuation(_with_context(details), request)
-        span = _tracer().start_span(method.strip("/"), kind=SpanKind.CLIENT, attributes=_semantics(method))
-        with trace.use_span(span, end_on_exit=False):
-            call = await continuation(_with_context(details), request)
-        call.add_done_callback(functools.partial(_end, span))
-        return call
-
-
-def _end(span: trace.Span, call: Any) -> None:
-    if call.cancelled():
-        span.set_attribute("error.type", "CANCELLED")
-        span.set_status(StatusCode.ERROR, "cancelled")
-    span.end()
-
-
-class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
-    async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
-        return await continuation(_with_context(details), request)
-
-
-class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
-    async def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
-        return await continuation(_with_context(details), requests)
-
-
-class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
-    async def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
-        return await continuation(_with_context(details), requests)
-
-
-def client_interceptors() -> list[Any]:
-    """Return what a channel needs to pass the current trace on."""
-    return [_UnaryUnary(), _UnaryStream(), _StreamUnary(), _StreamStream()]
 
 
 class _Server(grpc.aio.ServerInterceptor):

@@ -84,7 +84,7 @@ class Telemetry:
         if self._otlp is None:
             return self
         peer = part_id(self._trust_domain, "collector") if self._identity else None
-        self._channel = mesh_grpc.Channel(self._otlp, self._identity, peer=peer, interceptors=())
+        self._channel = mesh_grpc.Channel(self._otlp, self._identity, peer=peer, traced=False)
         self._sender = Sender(self._channel)
         await self._sender.start()
         self._provider = await asyncio.to_thread(self._make_provider, self._sender)
