@@ -1,7 +1,8 @@
-"""Trace context over gRPC: W3C `traceparent` in the metadata, and a span for each unary call.
+"""Where calls belong in a trace (W3C `traceparent`): what a handler's spans and a channel's calls hang on.
 
-Names and attributes follow OpenTelemetry's semantic conventions for RPC. One decision to know: a call gets a span only
-in a trace that somebody records, so a call outside of one costs a look at the context; streams carry the context only.
+One decision to know: native server and channel record their own spans, in Rust; only grpc.aio's server needs an
+interceptor for it, which makes a span for each unary call in a trace that somebody records. Names and attributes follow
+OpenTelemetry's semantic conventions for RPC.
 """
 
 from __future__ import annotations
