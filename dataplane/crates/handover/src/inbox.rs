@@ -37,7 +37,7 @@ pub enum Taken<M, W> {
     Message(M, W),
     /// There are no more.
     End(W),
-    /// Nothing yet: the waiter is kept until the next delivery.
+    /// Nothing yet: a waiter is kept until the next delivery.
     Later,
 }
 
@@ -102,15 +102,32 @@ impl<M, W> Inbox<M, W> {
     /// Take the next message for `waiter`. One at a time: a second waiter replaces the first.
     pub fn take(&self, waiter: W) -> Taken<M, W> {
         let mut state = lock(&self.state);
-        let Some((message, size)) = state.messages.pop_front() else {
-            if state.ended {
-                return Taken::End(waiter);
-            }
+        if state.messages.is_empty() && !state.ended {
             let replaced = state.waiting.replace(waiter);
             drop(state);
             drop(replaced); // without the lock: it may be anything
             return Taken::Later;
-        };
+        }
+        match self.pop(state) {
+            Some(message) => Taken::Message(message, waiter),
+            None => Taken::End(waiter),
+        }
+    }
+
+    /// Take the next message if there is one, for nobody who would wait for it.
+    pub fn poll(&self) -> Taken<M, ()> {
+        let state = lock(&self.state);
+        if state.messages.is_empty() && !state.ended {
+            return Taken::Later;
+        }
+        match self.pop(state) {
+            Some(message) => Taken::Message(message, ()),
+            None => Taken::End(()),
+        }
+    }
+
+    fn pop(&self, mut state: MutexGuard<'_, State<M, W>>) -> Option<M> {
+        let (message, size) = state.messages.pop_front()?;
         state.size -= size;
         let reader = if self.has_room(&state) {
             state.reader.take()
@@ -121,7 +138,7 @@ impl<M, W> Inbox<M, W> {
         if let Some(reader) = reader {
             reader.wake();
         }
-        Taken::Message(message, waiter)
+        Some(message)
     }
 }
 

@@ -20,6 +20,7 @@ mod serve_rules;
 mod serve_runtime;
 mod serve_server;
 mod serve_services;
+mod serve_stall;
 mod serve_telemetry;
 
 #[pymodule]

@@ -7,18 +7,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use meshwright_handover::Taken;
 use meshwright_serve::compression::ENCODING;
 use meshwright_serve::span::Current;
 use meshwright_serve::{Deadline, Descriptors, Encoding, Outcome, Peer, frame};
 use pyo3::exceptions::{PyConnectionError, PyProcessLookupError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBool, PyBytes, PyList};
 use tonic::Code;
 
 use crate::serve_compression::{self, PyEncoding};
 use crate::serve_descriptors;
+use crate::serve_handlers::Method;
 use crate::serve_inbox::Inbox;
-use crate::serve_mailbox::Post;
+use crate::serve_mailbox::{Post, complete};
 use crate::serve_metadata;
 use crate::serve_outbox::{Outbox, Said};
 
@@ -26,14 +28,18 @@ use crate::serve_outbox::{Outbox, Said};
 #[pyclass(frozen)]
 pub(crate) struct ServerCall {
     pub(crate) number: u64,
-    pub(crate) path: Arc<str>,
+    pub(crate) method: Arc<Method>,
+    /// Of methods that Python finds by itself; the others' is the method's.
+    pub(crate) path: Option<Box<str>>,
     pub(crate) message: Option<Bytes>,
+    /// Whether the one message was taken as if it were a stream's.
+    pub(crate) is_taken: AtomicBool,
     pub(crate) headers: HeaderMap,
     pub(crate) peer: Peer,
     pub(crate) descriptors: Option<Descriptors>,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) span: Option<Current>,
-    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) inbox: Option<Arc<Inbox>>,
     pub(crate) outbox: Outbox,
     pub(crate) post: Arc<Post>,
     pub(crate) sending: Mutex<Sending>,
@@ -73,11 +79,19 @@ impl ServerCall {
         };
         if !has_begun {
             let headers = HeaderMap::from_iter([(ENCODING, encoding.header())]);
-            self.outbox.say(Said::Metadata(headers)); // the first thing said: there is room
+            self.outbox.say(Said::Metadata(Box::new(headers)));
         }
         let encoding = Some(encoding).filter(|_| !std::mem::take(&mut sending.next_is_plain));
         drop(sending);
         serve_compression::frame(py, encoding, message)
+    }
+
+    /// The one message of a method that takes one, as if it were a stream's.
+    fn only(&self) -> Taken<Bytes, ()> {
+        match &self.message {
+            Some(message) if !self.is_taken.swap(true, Ordering::Relaxed) => Taken::Message(message.clone(), ()),
+            _ => Taken::End(()),
+        }
     }
 
     fn descriptors(&self) -> PyResult<&Descriptors> {
@@ -102,7 +116,7 @@ impl ServerCall {
 
     #[getter]
     fn path(&self) -> &str {
-        &self.path
+        self.path.as_deref().unwrap_or(&self.method.path)
     }
 
     /// The request, when its method takes one message.
@@ -193,24 +207,48 @@ impl ServerCall {
         self.deadline.map(left).map(|left: Duration| left.as_secs_f64())
     }
 
-    /// Complete `future` with the next request message, or with None after the last.
-    fn read(&self, future: Bound<'_, PyAny>) -> PyResult<()> {
-        self.inbox.take(future)
+    /// The next request message if it has come, None after the last; False: `read` waits for it.
+    fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        match self.inbox.as_ref().map_or_else(|| self.only(), |inbox| inbox.take()) {
+            Taken::Message(message, ()) => PyBytes::new(py, &message).into_any(),
+            Taken::End(()) => py.None().into_bound(py),
+            Taken::Later => PyBool::new(py, false).to_owned().into_any(),
+        }
     }
 
-    /// Send the initial metadata, before the first message.
-    fn send_metadata(&self, metadata: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// Complete `future` with the next request message, or with None after the last.
+    fn read(&self, future: Bound<'_, PyAny>) -> PyResult<()> {
+        match &self.inbox {
+            Some(inbox) => inbox.take_later(future),
+            None => complete(future.py(), &future, Ok(self.take(future.py()).unbind())),
+        }
+    }
+
+    /// The next request message, or None after the last; blocks this thread. ConnectionError when the call is over.
+    fn read_blocking<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let Some(inbox) = &self.inbox else {
+            return Ok(self.take(py));
+        };
+        match py.detach(|| inbox.take_blocking()) {
+            Ok(Some(message)) => Ok(PyBytes::new(py, &message).into_any()),
+            Ok(None) => Ok(py.None().into_bound(py)),
+            Err(()) => Err(PyConnectionError::new_err("the call has ended")),
+        }
+    }
+
+    /// Send the initial metadata; false when it has been sent already, by itself or with the first message.
+    fn send_metadata(&self, metadata: &Bound<'_, PyAny>) -> PyResult<bool> {
         let mut headers = serve_metadata::from_python(Some(metadata))?;
         let mut sending = self.sending();
         if std::mem::replace(&mut sending.has_begun, true) {
-            return Err(PyRuntimeError::new_err("the initial metadata has been sent already"));
+            return Ok(false);
         }
         if let Some(encoding) = sending.encoding {
             headers.insert(ENCODING, encoding.header());
         }
         drop(sending);
-        self.outbox.say(Said::Metadata(headers)); // the first thing said: there is room
-        Ok(())
+        self.outbox.say(Said::Metadata(Box::new(headers)));
+        Ok(true)
     }
 
     /// Send a message; false when there is no room and nothing was sent: then `write_later`.
@@ -219,7 +257,18 @@ impl ServerCall {
             return Ok(false); // before the work of framing
         }
         let framed = self.frame(py, message);
-        Ok(self.outbox.offer(Said::Message(framed))?.is_none())
+        self.outbox.say(Said::Message(framed));
+        Ok(true)
+    }
+
+    /// Send a message once there is room; blocks this thread. ConnectionError when the call is over.
+    fn write_blocking(&self, py: Python<'_>, message: &[u8]) -> PyResult<()> {
+        let framed = self.frame(py, message);
+        if self.outbox.has_room()? {
+            self.outbox.say(Said::Message(framed));
+            return Ok(());
+        }
+        py.detach(|| self.outbox.say_blocking(Said::Message(framed)))
     }
 
     /// Send a message once there is room, and then complete `future`.
@@ -246,7 +295,17 @@ impl ServerCall {
         self.sending().next_is_plain = true;
     }
 
-    /// End the call, with a last (or only) message if it went well.
+    /// End the call well, with its last or only message; false if it has ended already.
+    fn answer(&self, py: Python<'_>, message: &[u8]) -> bool {
+        let is_first = self.end();
+        if is_first {
+            let last = self.frame(py, message);
+            self.outbox.say(Said::End(Some(last), None));
+        }
+        is_first
+    }
+
+    /// End the call, with a last (or only) message if it went well; false if it has ended already.
     #[pyo3(signature = (message, code, details, metadata))]
     fn finish(
         &self,
@@ -255,18 +314,19 @@ impl ServerCall {
         code: i32,
         details: &str,
         metadata: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         let metadata = serve_metadata::from_python(metadata)?;
-        if self.end() {
+        let is_first = self.end();
+        if is_first {
             let outcome = Outcome {
                 code: Code::from_i32(code),
                 message: details.into(),
                 metadata,
             };
             let last = message.map(|message| self.frame(py, message));
-            self.outbox.say(Said::End(last, outcome));
+            self.outbox.say(Said::End(last, Some(Box::new(outcome))));
         }
-        Ok(())
+        Ok(is_first)
     }
 
     fn take_descriptor(&self, device: u64, inode: u64, timeout: f64, future: Py<PyAny>) -> PyResult<()> {

@@ -272,7 +272,7 @@ impl ClientStream {
 
     /// Complete `future` with the next message, or with None after the last.
     fn read(&self, future: Bound<'_, PyAny>) -> PyResult<()> {
-        self.inbox.take(future)
+        self.inbox.take_later(future)
     }
 
     /// Send a message; false when there is no room and nothing was sent: then `write_later`.
@@ -282,7 +282,8 @@ impl ClientStream {
             return Ok(false); // before the work of framing
         }
         let framed = serve_compression::frame(py, self.compression, message);
-        Ok(outbox.offer(Said::Message(framed))?.is_none())
+        outbox.say(Said::Message(framed));
+        Ok(true)
     }
 
     /// Send a message once there is room, and then complete `future`.

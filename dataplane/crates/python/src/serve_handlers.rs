@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use meshwright_serve::compression::{ACCEPT_ENCODING, ACCEPTED};
 use meshwright_serve::frame::Reader;
 use meshwright_serve::span::Current;
@@ -20,26 +20,39 @@ use tonic::body::Body;
 use crate::serve_call::{Sending, ServerCall};
 use crate::serve_inbox::Inbox;
 use crate::serve_mailbox::Post;
-use crate::serve_outbox::{Finish, Said, SaidBody, outbox};
+use crate::serve_outbox::{Finish, Outbox, Said, SaidBody, outbox, trailers};
 
 type Reply = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// The handlers of one server, and how to call them.
 pub(crate) struct Handlers {
-    /// Methods by path; true: the request is a stream.
-    pub(crate) methods: HashMap<String, bool>,
-    /// Whether Python may know further methods (generic handlers).
-    pub(crate) claims_all: bool,
+    /// Methods by path.
+    pub(crate) methods: HashMap<String, Arc<Method>>,
+    /// What stands for all methods that aren't in the table, when Python may know further ones (generic handlers).
+    pub(crate) other: Option<Arc<Method>>,
     pub(crate) message_size: usize,
     pub(crate) pending_calls: usize,
     /// What answers are compressed in where the caller takes it and the handler says nothing else.
     pub(crate) compression: Option<Encoding>,
     pub(crate) post: Arc<Post>,
-    /// Called with each new call.
-    pub(crate) on_call: Py<PyAny>,
     /// Called with the number of a call whose caller has gone or whose deadline has passed.
     pub(crate) on_cancel: Py<PyAny>,
     pub(crate) pending: AtomicUsize,
+}
+
+/// One method, or all that aren't registered.
+pub(crate) struct Method {
+    pub(crate) path: String,
+    /// Whether the request is a stream.
+    pub(crate) streams: bool,
+    /// Called with each new call and its number.
+    pub(crate) begin: Py<PyAny>,
+}
+
+impl Method {
+    pub(crate) fn new(path: String, streams: bool, begin: Py<PyAny>) -> Arc<Self> {
+        Arc::new(Self { path, streams, begin })
+    }
 }
 
 /// Numbers the calls of all servers of the process.
@@ -50,7 +63,7 @@ pub(crate) struct PythonFallback(pub(crate) Arc<Handlers>);
 
 impl Fallback for PythonFallback {
     fn claims(&self, path: &str) -> bool {
-        self.0.claims_all || self.0.methods.contains_key(path)
+        self.0.other.is_some() || self.0.methods.contains_key(path)
     }
 
     fn methods(&self) -> Vec<String> {
@@ -70,7 +83,7 @@ impl Fallback for PythonFallback {
         let watch = CallWatch {
             handlers,
             number: 0,
-            reader: None,
+            reading: None,
         };
         Box::pin(answer(watch, request))
     }
@@ -81,7 +94,8 @@ struct CallWatch {
     handlers: Arc<Handlers>,
     /// Zero: Python doesn't know of this call, or it has ended it.
     number: u64,
-    reader: Option<AbortHandle>,
+    /// Of a request that is a stream.
+    reading: Option<(AbortHandle, Arc<Inbox>)>,
 }
 
 impl Finish for CallWatch {
@@ -99,8 +113,9 @@ const GONE: &str = "the server's handler went away without an answer";
 impl Drop for CallWatch {
     fn drop(&mut self) {
         self.handlers.pending.fetch_sub(1, Ordering::Relaxed);
-        if let Some(reader) = &self.reader {
+        if let Some((reader, inbox)) = &self.reading {
             reader.abort();
+            inbox.break_off();
         }
         if self.number != 0 {
             let (handlers, number) = (self.handlers.clone(), self.number);
@@ -113,15 +128,19 @@ impl Drop for CallWatch {
 
 async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
-    let path: Arc<str> = parts.uri.path().into();
+    let handlers = watch.handlers.clone();
     // Unknown methods are read as streams: Python finds the handler, and with it the kind.
-    let is_stream = watch.handlers.methods.get(&*path).copied().unwrap_or(true);
+    let known = handlers.methods.get(parts.uri.path());
+    let Some(method) = known.or(handlers.other.as_ref()).cloned() else {
+        return Status::unimplemented("the method has gone").into_http(); // claimed before it is called
+    };
+    let path = known.is_none().then(|| parts.uri.path().into());
     let encoding = match Encoding::of(&parts.headers) {
         Ok(encoding) => encoding,
         Err(name) => return unknown_encoding(&name),
     };
-    let mut reader = Reader::new(body, watch.handlers.message_size, encoding);
-    let message = if is_stream {
+    let mut reader = Reader::new(body, handlers.message_size, encoding);
+    let message = if method.streams {
         None
     } else {
         match only_message(&mut reader).await {
@@ -132,31 +151,23 @@ async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response
     let Some(peer) = parts.extensions.remove::<Peer>() else {
         return Status::internal("the server names no peer").into_http();
     };
-    let post = watch.handlers.post.clone();
-    let inbox = Inbox::new(post.clone());
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    watch.number = number;
     let (outbox, mut outgoing) = outbox();
-    watch.number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    if is_stream {
-        let (inbox, outbox) = (inbox.clone(), outbox.clone());
-        let reading = async move {
-            loop {
-                match reader.next().await {
-                    Ok(Ok(Some(message))) => inbox.put(message).await,
-                    Ok(Err(status)) => return outbox.say(Said::End(None, status.into())), // too long, or malformed
-                    Ok(Ok(None)) | Err(_) => return inbox.end(), // a broken connection ends the whole call soon
-                }
-            }
-        };
-        watch.reader = Some(tokio::spawn(reading).abort_handle());
+    let mut inbox = None;
+    if method.streams {
+        let read = Inbox::new(handlers.post.clone());
+        let reading = tokio::spawn(read_stream(reader, read.clone(), outbox.clone()));
+        watch.reading = Some((reading.abort_handle(), read.clone()));
+        inbox = Some(read);
     }
-    let encoding = watch
-        .handlers
-        .compression
-        .filter(|ours| ours.is_accepted(&parts.headers));
+    let encoding = handlers.compression.filter(|ours| ours.is_accepted(&parts.headers));
     let call = ServerCall {
-        number: watch.number,
+        number,
+        method: method.clone(),
         path,
         message,
+        is_taken: AtomicBool::new(false),
         headers: parts.headers,
         peer,
         descriptors: parts.extensions.remove::<Descriptors>(),
@@ -164,33 +175,48 @@ async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response
         span: parts.extensions.remove::<Current>(),
         inbox,
         outbox,
-        post: post.clone(),
+        post: handlers.post.clone(),
         sending: Mutex::new(Sending::new(encoding)),
         has_ended: AtomicBool::new(false),
     };
-    let handlers = watch.handlers.clone();
-    post.send(move |py| handlers.on_call.call1(py, (call,)).map(drop));
-    match outgoing.recv().await {
+    handlers
+        .post
+        .send(move |py| method.begin.call1(py, (call, number)).map(drop));
+    drop(handlers);
+    match outgoing.next().await {
         Some(Said::Metadata(metadata)) => {
             let mut response = respond(Body::new(SaidBody::new(None, outgoing, watch)));
-            response.headers_mut().extend(metadata);
+            response.headers_mut().extend(*metadata);
             response
         }
         Some(Said::End(None, outcome)) => {
             watch.finished();
-            let mut response = respond(Body::empty()); // "Trailers-Only"
-            response.headers_mut().extend(outcome.into_trailers());
-            response
+            only_trailers(trailers(outcome))
         }
         Some(first) => respond(Body::new(SaidBody::new(Some(first), outgoing, watch))),
         None => {
             watch.finished();
-            let outcome = Outcome::new(tonic::Code::Unavailable, GONE);
-            let mut response = respond(Body::empty());
-            response.headers_mut().extend(outcome.into_trailers());
-            response
+            only_trailers(Outcome::new(tonic::Code::Unavailable, GONE).into_trailers())
         }
     }
+}
+
+/// Read a stream of requests into `inbox`.
+async fn read_stream(mut reader: Reader<RequestBody>, inbox: Arc<Inbox>, outbox: Outbox) {
+    loop {
+        match reader.next().await {
+            Ok(Ok(Some(message))) => inbox.put(message).await,
+            Ok(Err(status)) => return outbox.say(Said::failure(status.into())), // too long, or malformed
+            Ok(Ok(None)) | Err(_) => return inbox.end(), // a broken connection ends the whole call soon
+        }
+    }
+}
+
+/// An answer that consists of its end ("Trailers-Only").
+fn only_trailers(trailers: HeaderMap) -> Response<Body> {
+    let mut response = respond(Body::empty());
+    response.headers_mut().extend(trailers);
+    response
 }
 
 fn respond(body: Body) -> Response<Body> {

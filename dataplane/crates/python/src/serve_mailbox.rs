@@ -6,6 +6,8 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use meshwright_handover as handover;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -14,16 +16,24 @@ use pyo3::prelude::*;
 type Letter = Box<dyn FnOnce(Python<'_>) -> PyResult<()> + Send>;
 
 /// An eventfd that the loop watches.
-struct Bell(EventFd);
+struct Bell {
+    eventfd: EventFd,
+    begun: Instant,
+    /// When it was rung, in nanoseconds after `begun`; zero: it has been silenced since.
+    rung: AtomicU64,
+}
 
 impl handover::Bell for Bell {
     fn ring(&self) {
+        let since = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.rung.store(since.max(1), Ordering::Relaxed);
         // Fails only when the counter would overflow: it rings already then.
-        let _ = self.0.write(1);
+        let _ = self.eventfd.write(1);
     }
 
     fn silence(&self) {
-        let _ = self.0.read(); // nothing to read: another drain was faster
+        self.rung.store(0, Ordering::Relaxed);
+        let _ = self.eventfd.read(); // nothing to read: another drain was faster
     }
 }
 
@@ -34,6 +44,15 @@ impl Post {
     /// Have `letter` run on the loop's thread, with the GIL.
     pub(crate) fn send(&self, letter: impl FnOnce(Python<'_>) -> PyResult<()> + Send + 'static) {
         self.0.send(Box::new(letter));
+    }
+
+    /// For how long letters have waited for the loop; nothing when none wait.
+    pub(crate) fn waited(&self) -> Option<Duration> {
+        let bell = self.0.bell();
+        match bell.rung.load(Ordering::Relaxed) {
+            0 => None,
+            rung => Some(bell.begun.elapsed().saturating_sub(Duration::from_nanos(rung))),
+        }
     }
 
     /// Complete an asyncio future with what `value` makes, unless somebody has given up on it.
@@ -73,14 +92,19 @@ impl Mailbox {
 impl Mailbox {
     #[new]
     fn new() -> PyResult<Self> {
-        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(std::io::Error::from)?;
+        let eventfd =
+            EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(std::io::Error::from)?;
         Ok(Self {
-            post: Arc::new(Post(handover::Post::new(Bell(bell)))),
+            post: Arc::new(Post(handover::Post::new(Bell {
+                eventfd,
+                begun: Instant::now(),
+                rung: AtomicU64::new(0),
+            }))),
         })
     }
 
     fn fileno(&self) -> RawFd {
-        self.post.0.bell().0.as_raw_fd()
+        self.post.0.bell().eventfd.as_raw_fd()
     }
 
     /// Run all that has arrived.

@@ -1,10 +1,12 @@
 //! What Python says in a call, on its way to HTTP/2: metadata, messages, the end.
 //!
-//! Bounded: when [`AHEAD`] messages wait for the network, a write waits in Python's loop, not in a thread.
+//! Bounded: when [`MESSAGES`] or [`BYTES`] wait for the network, a write waits, in Python's loop or in its handler's
+//! own thread. One allocation a call: most calls say one thing.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -12,78 +14,256 @@ use http_body::{Body, Frame};
 use meshwright_serve::Outcome;
 use pyo3::exceptions::PyConnectionError;
 use pyo3::prelude::*;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
 use crate::serve_mailbox::Post;
-use crate::serve_runtime::runtime;
 
 const ENDED: &str = "the call has ended";
-const AHEAD: usize = 64;
+/// Messages that wait for the network at most.
+const MESSAGES: usize = 64;
+/// Bytes after which no further message is taken; one message may be longer.
+const BYTES: usize = 256 << 10;
 /// Bytes up to which messages that wait share a frame (HTTP/2's default frame size).
 const FRAME: usize = 16 << 10;
 
 /// One thing said.
 pub(crate) enum Said {
     /// Initial metadata; first, or not at all.
-    Metadata(HeaderMap),
+    Metadata(Box<HeaderMap>),
     /// A message in its frame.
     Message(Bytes),
-    /// The end of a server's answer, with the last message if there is one.
-    End(Option<Bytes>, Outcome),
+    /// The end of a server's answer, with the last message if there is one. Without an outcome it is a plain OK.
+    End(Option<Bytes>, Option<Box<Outcome>>),
+}
+
+impl Said {
+    pub(crate) fn failure(outcome: Outcome) -> Self {
+        Self::End(None, Some(Box::new(outcome)))
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Message(message) => message.len(),
+            Self::Metadata(_) | Self::End(..) => 0,
+        }
+    }
+}
+
+/// A message that waits for room, and the future of whoever said it.
+type Waiting = (Said, Arc<Post>, Py<PyAny>);
+
+#[derive(Default)]
+struct State {
+    said: VecDeque<Said>,
+    bytes: usize,
+    waiting: VecDeque<Waiting>,
+    reader: Option<Waker>,
+    /// Nobody reads any more: the call has ended.
+    closed: bool,
+    writers: usize,
+}
+
+impl State {
+    fn has_room(&self) -> bool {
+        self.said.len() < MESSAGES && self.bytes < BYTES && self.waiting.is_empty()
+    }
+
+    fn push(&mut self, said: Said) -> Option<Waker> {
+        self.bytes += said.len();
+        self.said.push_back(said);
+        self.reader.take()
+    }
+}
+
+#[derive(Default)]
+struct Pipe {
+    state: Mutex<State>,
+    room: Condvar,
+}
+
+impl Pipe {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The writing half.
-#[derive(Clone)]
-pub(crate) struct Outbox {
-    sender: mpsc::Sender<Said>,
-}
+pub(crate) struct Outbox(Arc<Pipe>);
 
 /// The reading half.
-pub(crate) type Outgoing = mpsc::Receiver<Said>;
+pub(crate) struct Outgoing(Arc<Pipe>);
 
 pub(crate) fn outbox() -> (Outbox, Outgoing) {
-    let (sender, outgoing) = mpsc::channel(AHEAD);
-    (Outbox { sender }, outgoing)
+    let pipe = Arc::new(Pipe::default());
+    pipe.lock().writers = 1;
+    (Outbox(pipe.clone()), Outgoing(pipe))
+}
+
+impl Clone for Outbox {
+    fn clone(&self) -> Self {
+        self.0.lock().writers += 1;
+        Self(self.0.clone())
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.writers -= 1;
+        let reader = if state.writers == 0 { state.reader.take() } else { None };
+        drop(state);
+        wake(reader);
+    }
+}
+
+fn wake(reader: Option<Waker>) {
+    if let Some(reader) = reader {
+        reader.wake();
+    }
+}
+
+fn ended() -> PyErr {
+    PyConnectionError::new_err(ENDED)
 }
 
 impl Outbox {
-    /// Whether something can be said at once; an error when the call has ended.
+    /// Whether a message can be said at once; an error when the call has ended.
     pub(crate) fn has_room(&self) -> PyResult<bool> {
-        if self.sender.is_closed() {
-            return Err(PyConnectionError::new_err(ENDED));
-        }
-        Ok(self.sender.capacity() > 0)
-    }
-
-    /// Say something if there is room; gives it back if there is none. An error when the call has ended.
-    pub(crate) fn offer(&self, said: Said) -> PyResult<Option<Said>> {
-        match self.sender.try_send(said) {
-            Ok(()) => Ok(None),
-            Err(TrySendError::Full(said)) => Ok(Some(said)),
-            Err(TrySendError::Closed(_)) => Err(PyConnectionError::new_err(ENDED)),
+        let state = self.0.lock();
+        if state.closed {
+            Err(ended())
+        } else {
+            Ok(state.has_room())
         }
     }
 
-    /// Say something and complete `future` once there was room.
-    pub(crate) fn wait(&self, said: Said, post: Arc<Post>, future: Py<PyAny>) {
-        let sender = self.sender.clone();
-        runtime().spawn(async move {
-            let sent = sender.send(said).await;
-            post.complete(future, move |py| match sent {
-                Ok(()) => Ok(py.None()),
-                Err(_) => Err(PyConnectionError::new_err(ENDED)),
-            });
-        });
-    }
-
-    /// Say something whether or not there is room, without waiting: for the end, which is said once.
+    /// Say something whether or not there is room: metadata, the end, or a message after `has_room`.
     pub(crate) fn say(&self, said: Said) {
-        if let Err(TrySendError::Full(said)) = self.sender.try_send(said) {
-            let sender = self.sender.clone();
-            runtime().spawn(async move {
-                let _ = sender.send(said).await; // fails only when the call has ended already
-            });
+        let mut state = self.0.lock();
+        if state.closed {
+            return;
+        }
+        // The end comes after what waits; a handler that has ended waits for nothing else.
+        let early = std::mem::take(&mut state.waiting);
+        let (mut told, mut reader) = (Vec::new(), None);
+        for (said, post, future) in early {
+            reader = state.push(said).or(reader);
+            told.push((post, future));
+        }
+        reader = state.push(said).or(reader);
+        drop(state);
+        wake(reader);
+        complete(told);
+    }
+
+    /// Say a message once there is room, and then complete `future`.
+    pub(crate) fn wait(&self, said: Said, post: Arc<Post>, future: Py<PyAny>) {
+        let mut state = self.0.lock();
+        if state.closed {
+            drop(state);
+            return post.complete(future, |_| Err(ended()));
+        }
+        if !state.has_room() {
+            return state.waiting.push_back((said, post, future));
+        }
+        let reader = state.push(said);
+        drop(state);
+        wake(reader);
+        post.complete(future, |py| Ok(py.None()));
+    }
+
+    /// Say a message once there is room; blocks this thread, which doesn't hold the GIL.
+    pub(crate) fn say_blocking(&self, said: Said) -> PyResult<()> {
+        let mut state = self.0.lock();
+        while !state.closed && !state.has_room() {
+            state = self.0.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.closed {
+            return Err(ended());
+        }
+        let reader = state.push(said);
+        drop(state);
+        wake(reader);
+        Ok(())
+    }
+}
+
+fn complete(told: Vec<(Arc<Post>, Py<PyAny>)>) {
+    for (post, future) in told {
+        post.complete(future, |py| Ok(py.None()));
+    }
+}
+
+impl Outgoing {
+    /// The next thing said; nothing when nobody will say anything.
+    pub(crate) async fn next(&mut self) -> Option<Said> {
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Said>> {
+        let mut state = self.0.lock();
+        if let Some(said) = state.said.pop_front() {
+            state.bytes -= said.len();
+            self.make_room(state);
+            return Poll::Ready(Some(said));
+        }
+        if state.writers == 0 {
+            return Poll::Ready(None);
+        }
+        if !state
+            .reader
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(context.waker()))
+        {
+            state.reader = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// One frame for all messages that wait: cheaper here, and kinder to peers that count frames.
+    fn gather(&mut self, first: Bytes) -> Bytes {
+        let mut state = self.0.lock();
+        if !matches!(state.said.front(), Some(Said::Message(_))) {
+            return first;
+        }
+        let mut gathered = BytesMut::with_capacity(first.len() + state.bytes.min(FRAME));
+        gathered.extend_from_slice(&first);
+        while gathered.len() < FRAME
+            && let Some(Said::Message(message)) = state.said.front()
+        {
+            gathered.extend_from_slice(message);
+            state.bytes -= message.len();
+            state.said.pop_front();
+        }
+        self.make_room(state);
+        gathered.freeze()
+    }
+
+    /// Let in what waits, once half has gone: whoever waits is woken for many messages, not for each.
+    fn make_room(&self, mut state: MutexGuard<'_, State>) {
+        if state.said.len() > MESSAGES / 2 || state.bytes > BYTES / 2 {
+            return;
+        }
+        let mut told = Vec::new();
+        for (said, post, future) in std::mem::take(&mut state.waiting) {
+            state.push(said); // the reader is awake: it is here
+            told.push((post, future));
+        }
+        drop(state);
+        self.0.room.notify_all();
+        complete(told);
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        state.said.clear();
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        self.0.room.notify_all();
+        for (_, post, future) in waiting {
+            post.complete(future, |_| Err(ended()));
         }
     }
 }
@@ -107,29 +287,6 @@ impl<W> SaidBody<W> {
     }
 }
 
-impl<W> SaidBody<W> {
-    /// One frame for all messages that wait: cheaper here, and kinder to peers that count frames.
-    fn gather(&mut self, first: Bytes) -> Bytes {
-        let mut gathered = BytesMut::new();
-        while gathered.len() < FRAME {
-            match self.outgoing.try_recv() {
-                Ok(Said::Message(message)) => {
-                    if gathered.is_empty() {
-                        gathered.extend_from_slice(&first);
-                    }
-                    gathered.extend_from_slice(&message);
-                }
-                Ok(other) => {
-                    self.first = Some(other);
-                    break;
-                }
-                Err(_) => break, // nothing waits, or it is over: the next poll tells
-            }
-        }
-        if gathered.is_empty() { first } else { gathered.freeze() }
-    }
-}
-
 /// Told once, when the end of an answer has been handed to HTTP/2.
 pub(crate) trait Finish {
     /// The call has got its end.
@@ -138,6 +295,14 @@ pub(crate) trait Finish {
     /// What to say when Python went without saying an end; a client's request needs nothing.
     fn unfinished(&self) -> Option<Outcome> {
         None
+    }
+}
+
+/// The trailers of an end.
+pub(crate) fn trailers(outcome: Option<Box<Outcome>>) -> HeaderMap {
+    match outcome {
+        Some(outcome) => outcome.into_trailers(),
+        None => Outcome::ok_trailers(),
     }
 }
 
@@ -154,11 +319,11 @@ impl<W: Finish + Unpin> Body for SaidBody<W> {
         }
         let said = match self.first.take() {
             Some(said) => Some(said),
-            None => std::task::ready!(self.outgoing.poll_recv(context)),
+            None => std::task::ready!(self.outgoing.poll_next(context)),
         };
         let frame = match said {
             Some(Said::Metadata(_)) => Frame::data(Bytes::new()), // too late; Python's side refuses it before
-            Some(Said::Message(message)) => Frame::data(self.gather(message)),
+            Some(Said::Message(message)) => Frame::data(self.outgoing.gather(message)),
             Some(Said::End(Some(message), outcome)) => {
                 self.first = Some(Said::End(None, outcome));
                 Frame::data(message)
@@ -166,7 +331,7 @@ impl<W: Finish + Unpin> Body for SaidBody<W> {
             Some(Said::End(None, outcome)) => {
                 self.ended = true;
                 self.watch.finished();
-                Frame::trailers(outcome.into_trailers())
+                Frame::trailers(trailers(outcome))
             }
             None => {
                 self.ended = true;

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use meshwright_serve::{AccessLog, Limits, Listener, Running, Server, Services, Stats};
+use meshwright_serve::{AccessLog, End, Limits, Listener, Running, Server, Services, Stats};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -12,13 +12,14 @@ use pyo3::types::PyDict;
 use crate::serve_access_log::{self as access_log, AccessRecord};
 use crate::serve_compression::PyEncoding;
 use crate::serve_descriptors::seconds;
-use crate::serve_handlers::{Handlers, PythonFallback};
+use crate::serve_handlers::{Handlers, Method, PythonFallback};
 use crate::serve_identity::{PyIdentity, to_python};
 use crate::serve_mailbox::Mailbox;
 use crate::serve_metrics::server_meter;
 use crate::serve_rules::PyRules;
 use crate::serve_runtime::runtime;
 use crate::serve_services::NativeServices;
+use crate::serve_stall::watch_loop;
 use crate::serve_telemetry::recorder;
 
 /// The limits of `meshwright.dataplane.grpc.Limits`, by attribute.
@@ -50,6 +51,7 @@ impl PyLimits {
 #[pyclass(frozen)]
 pub(crate) struct GrpcServer {
     running: Mutex<Option<Running>>,
+    end: OnceLock<End>,
     addresses: Vec<String>,
     stats: Arc<Stats>,
     access_log: Arc<AccessLog>,
@@ -60,8 +62,8 @@ pub(crate) struct GrpcServer {
 impl GrpcServer {
     /// Bind and serve. `on_notice(event, peer, reason)` hears of refused connections, on the mailbox's loop.
     #[new]
-    #[pyo3(signature = (*, listen, socket_mode, identity, authorize, limits, compression, root_share, metrics, access_log, native,
-                        methods, claims_all, mailbox, on_call, on_cancel, on_notice))]
+    #[pyo3(signature = (*, listen, socket_mode, identity, authorize, limits, compression, root_share, metrics, access_log,
+                        native, methods, begin_other, mailbox, on_cancel, on_notice, stall, on_stall))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of the wrapper's one call")]
     fn new(
         py: Python<'_>,
@@ -75,26 +77,28 @@ impl GrpcServer {
         metrics: bool,
         access_log: Vec<(String, String)>,
         native: Vec<PyRef<'_, NativeServices>>,
-        methods: HashMap<String, bool>,
-        claims_all: bool,
+        methods: HashMap<String, (bool, Py<PyAny>)>,
+        begin_other: Option<Py<PyAny>>,
         mailbox: Py<Mailbox>,
-        on_call: Py<PyAny>,
         on_cancel: Py<PyAny>,
         on_notice: Py<PyAny>,
+        stall: f64,
+        on_stall: Py<PyAny>,
     ) -> PyResult<Self> {
         let limits = limits.to_limits()?;
         let post = mailbox.get().post();
-        let handlers = Handlers {
-            methods,
-            claims_all,
+        let stall = seconds("stall_seconds", stall)?;
+        let known = |(path, (streams, begin)): (String, _)| (path.clone(), Method::new(path, streams, begin));
+        let handlers = Arc::new(Handlers {
+            methods: methods.into_iter().map(known).collect(),
+            other: begin_other.map(|begin| Method::new("*".to_owned(), true, begin)),
             message_size: limits.message_size,
             pending_calls: limits.pending_calls,
             compression: compression.map(|PyEncoding(encoding)| encoding),
             post: post.clone(),
-            on_call,
             on_cancel,
             pending: AtomicUsize::new(0),
-        };
+        });
         let on_notice = Arc::new(on_notice);
         let services = native
             .iter()
@@ -102,7 +106,7 @@ impl GrpcServer {
         let mut builder = Server::builder()
             .limits(limits)
             .services(services)
-            .fallback(Arc::new(PythonFallback(Arc::new(handlers))))
+            .fallback(Arc::new(PythonFallback(handlers.clone())))
             .spans(recorder(), root_share)
             .on_notice(move |notice| {
                 let on_notice = on_notice.clone();
@@ -131,9 +135,11 @@ impl GrpcServer {
                 Ok(builder.serve(listeners))
             })
             .map_err(to_python)?;
+        runtime().spawn(watch_loop(Arc::downgrade(&handlers), stall, on_stall));
         let (addresses, stats) = (running.addresses().to_vec(), running.stats());
         Ok(Self {
             running: Mutex::new(Some(running)),
+            end: OnceLock::new(),
             addresses,
             stats,
             access_log,
@@ -162,16 +168,24 @@ impl GrpcServer {
         self.access_log.take(most).into_iter().map(AccessRecord).collect()
     }
 
-    /// Accept no more, give calls `grace` seconds, end the rest, and complete `future`.
-    fn stop(&self, grace: f64, future: Py<PyAny>) -> PyResult<()> {
-        let grace = seconds("grace", grace)?;
+    /// Accept no more, let calls finish, and complete `future` when the last connection has ended. Once.
+    fn drain(&self, future: Py<PyAny>) -> PyResult<()> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let running = running.ok_or_else(|| PyRuntimeError::new_err("the server has been stopped already"))?;
+        let running = running.ok_or_else(|| PyRuntimeError::new_err("the server drains already"))?;
+        let (end, closed) = running.drain();
+        let _ = self.end.set(end); // there is one: `running` was there once
         let post = self.mailbox.get().post();
         runtime().spawn(async move {
-            running.stop(grace).await;
+            closed.await;
             post.complete(future, |py| Ok(py.None()));
         });
         Ok(())
+    }
+
+    /// End what a server that drains still has.
+    fn end(&self) {
+        if let Some(end) = self.end.get() {
+            end.now();
+        }
     }
 }

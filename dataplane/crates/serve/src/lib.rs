@@ -58,7 +58,7 @@ pub use outcome::Outcome;
 pub use outgoing::Outbound;
 pub use peer::{ConnectionId, Peer};
 pub use queue::Queue;
-pub use server::{Builder, Notice, Running, Server};
+pub use server::{Builder, End, Notice, Running, Server};
 pub use services::Services;
 pub use stats::Stats;
 pub use tally::RequestBody;

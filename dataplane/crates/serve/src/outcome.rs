@@ -4,11 +4,11 @@
 
 use std::error::Error;
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tonic::{Code, Status};
 
-const STATUS: &str = "grpc-status";
-const MESSAGE: &str = "grpc-message";
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// The end of a call.
 #[derive(Clone, Debug)]
@@ -38,6 +38,13 @@ impl Outcome {
         if !self.message.is_empty() {
             trailers.insert(MESSAGE, encode(&self.message));
         }
+        trailers
+    }
+
+    /// The trailers of a plain OK.
+    pub fn ok_trailers() -> HeaderMap {
+        let mut trailers = HeaderMap::with_capacity(1);
+        trailers.insert(STATUS, HeaderValue::from_static("0"));
         trailers
     }
 

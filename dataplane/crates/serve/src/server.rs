@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -200,13 +201,33 @@ impl Running {
         self.shared.stats.clone()
     }
 
-    /// Accept no more, let calls under way finish for at most `grace`, then end the rest.
-    pub async fn stop(mut self, grace: Duration) {
+    /// Accept no more and let calls under way finish: until the returned future ends, or until [`End::now`].
+    pub fn drain(mut self) -> (End, impl Future<Output = ()> + Send + 'static) {
         self.phase.send_replace(Phase::Draining);
-        if tokio::time::timeout(grace, self.closed.recv()).await.is_err() {
-            self.phase.send_replace(Phase::Ended);
+        let closed = async move {
             self.closed.recv().await;
+        };
+        (End(self.phase), closed)
+    }
+
+    /// Accept no more, let calls under way finish for at most `grace`, then end the rest.
+    pub async fn stop(self, grace: Duration) {
+        let (end, closed) = self.drain();
+        let mut closed = std::pin::pin!(closed);
+        if tokio::time::timeout(grace, closed.as_mut()).await.is_err() {
+            end.now();
+            closed.await;
         }
+    }
+}
+
+/// Ends what is left of a server that drains. Dropping it does the same.
+pub struct End(watch::Sender<Phase>);
+
+impl End {
+    /// End all connections, and with them their calls.
+    pub fn now(&self) {
+        self.0.send_replace(Phase::Ended);
     }
 }
 

@@ -10,6 +10,7 @@ from meshwright.dataplane.grpc.context import Context, SyncContext
 from meshwright.dataplane.grpc.descriptors import Descriptors, open_descriptors
 from meshwright.dataplane.grpc.identity import IdentitySource, X509Identity
 from meshwright.dataplane.grpc.limits import Limits
+from meshwright.dataplane.grpc.method import nonblocking
 from meshwright.dataplane.grpc.server import NativeServer
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "NativeServer",
     "SyncContext",
     "X509Identity",
+    "nonblocking",
     "open_descriptors",
 ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import ssl
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, NoReturn
 
 import grpc
 import grpc.aio
@@ -16,8 +17,16 @@ import grpc.aio
 from meshwright.dataplane import _native
 from meshwright.dataplane.grpc.compression import encoding_of
 from meshwright.dataplane.grpc.descriptors import Descriptors
+from meshwright.dataplane.grpc.method import Method
 
 MetadataLike = Iterable[tuple[str, str | bytes]]
+
+_LOG = logging.getLogger("meshwright.dataplane.grpc")
+_NUMBERS: Final[dict[Any, int]] = {code: code.value[0] for code in grpc.StatusCode} | {
+    code.value[0]: code.value[0] for code in grpc.StatusCode
+}
+_OK, _CANCELLED, _UNKNOWN = 0, 1, 2
+_FINISHED = "the call has ended already"
 
 SAN = "x509_subject_alternative_name"
 
@@ -37,15 +46,19 @@ def _pem(certificate: bytes) -> bytes:
 class Common:
     """What contexts of async and of sync handlers share: all that needs no waiting."""
 
-    def __init__(self, call: _native.ServerCall) -> None:
+    # What most calls never change stands on the class: making a context is on the way of every call.
+    _code: grpc.StatusCode | int | None = None
+    _details: str = ""
+    _trailing: Sequence[tuple[str, str | bytes]] = ()
+    _cancelled = False
+    _done = False
+    _abortion: grpc.aio.AbortError | None = None
+    _callbacks: list[Callable[[Any], None]] | None = None
+    _pidfd: tuple[int, weakref.finalize[..., Any]] | None = None
+
+    def __init__(self, call: _native.ServerCall, method: Method) -> None:
         self._call = call
-        self._code: grpc.StatusCode | None = None
-        self._details = ""
-        self._trailing: Sequence[tuple[str, str | bytes]] = ()
-        self._cancelled = False
-        self._done = False
-        self._callbacks: list[Callable[[Any], None]] = []
-        self._pidfd: tuple[int, weakref.finalize[..., Any]] | None = None
+        self._method = method
 
     def peer(self) -> str:
         """Return the caller's address, e.g. "ipv4:127.0.0.1:40000" or "unix:"."""
@@ -122,21 +135,23 @@ class Common:
 
     def set_trailing_metadata(self, trailing_metadata: MetadataLike) -> None:
         """Set what is sent with the status."""
-        self._trailing = tuple((key, value) for key, value in trailing_metadata)
+        self._trailing = _pairs(trailing_metadata)
 
     def trailing_metadata(self) -> Sequence[tuple[str, str | bytes]]:
         """Return what was set."""
         return self._trailing
 
-    def set_code(self, code: grpc.StatusCode) -> None:
+    def set_code(self, code: grpc.StatusCode | int) -> None:
         """Set the status with which the call ends; other than OK, the response is discarded."""
         self._code = code
 
     def set_details(self, details: str) -> None:
         """Set the status' text."""
+        if not isinstance(details, str):
+            raise TypeError(f"details must be str, not {type(details).__name__}")
         self._details = details
 
-    def code(self) -> grpc.StatusCode | None:
+    def code(self) -> grpc.StatusCode | int | None:
         """Return the status that was set."""
         return self._code
 
@@ -153,56 +168,105 @@ class Common:
         self._call.leave_next_plain()
 
     def cancelled(self) -> bool:
-        """Return whether the caller went away or the deadline passed."""
-        return self._cancelled
+        """Return whether the caller went away, the deadline passed, or the status is CANCELLED."""
+        return self._cancelled or _number(self._code) == _CANCELLED
 
     def done(self) -> bool:
         """Return whether the call has ended."""
         return self._done or self._cancelled
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call `callback(context)` when the call has ended."""
+        """Call `callback(context)` when the handler has ended."""
+        if self._callbacks is None:
+            self._callbacks = []
         self._callbacks.append(callback)
 
     def send_descriptor(self, descriptor: int) -> None:
         """Send a duplicate of `descriptor` in front of the next bytes of the response (Unix sockets only)."""
         self._call.send_descriptor(descriptor)
 
-    def _set_abort(self, code: grpc.StatusCode, details: str, trailing_metadata: MetadataLike) -> NoReturn:
-        if code is grpc.StatusCode.OK:
+    def _abort(self, code: grpc.StatusCode | int, details: str, trailing_metadata: MetadataLike | None) -> NoReturn:
+        """Say the end at once, as grpcio does: a handler that swallows the exception can't take it back."""
+        if self._abortion is not None:
+            raise grpc.aio.UsageError("abort() was called before")
+        if self._done:
+            raise grpc.aio.UsageError(_FINISHED)
+        trailing = _pairs(trailing_metadata or ())
+        details = details or self._details
+        if _number(code) == _OK:
             code, details = grpc.StatusCode.UNKNOWN, f"abort() was called with OK: {details}"
-        self._code, self._details = code, details
-        trailing = tuple((key, value) for key, value in trailing_metadata)
-        if trailing:
-            self._trailing = trailing
-        raise grpc.aio.AbortError("Locally aborted.")
+        self._abortion = grpc.aio.AbortError("Locally aborted.")
+        self._end(None, code, details, trailing or self._trailing)
+        raise self._abortion
 
-    def _finish(self, message: bytes | None, code: grpc.StatusCode, details: str) -> None:
-        """End the call; the dispatcher's part."""
-        self._code, self._details = code, details
+    def _raise_if_ended(self) -> None:
+        """Refuse what makes no sense after the end: an abort goes on, whatever the handler did with it."""
+        if self._abortion is not None:
+            raise self._abortion
+        if self._done:
+            raise grpc.aio.UsageError(_FINISHED)
+
+    def _answer(self, message: bytes | None) -> None:
+        """End a call whose handler has returned, with its only message or, after a stream, without one."""
+        if self._abortion is not None:
+            _LOG.error("handler went on after abort()", extra={"method": self._call.path})
+        elif not self._done:
+            code = grpc.StatusCode.OK if self._code is None else self._code
+            is_well = _number(code) == _OK
+            self._end(message if is_well else None, code, self._details, self._trailing)
+
+    def _end(
+        self,
+        message: bytes | None,
+        code: grpc.StatusCode | int,
+        details: str,
+        trailing: Sequence[tuple[str, str | bytes]],
+    ) -> None:
+        self._code, self._details, self._trailing, self._done = code, details, trailing, True
         try:
-            self._call.finish(message, code.value[0], details, self._trailing)
+            self._call.finish(message, _number(code), details, trailing)
         except (TypeError, ValueError) as error:  # trailing metadata that can't be sent
-            self._call.finish(None, grpc.StatusCode.INTERNAL.value[0], f"trailing {error}", ())
-        self._end()
+            self._code, self._details, self._trailing = grpc.StatusCode.INTERNAL, f"trailing {error}", ()
+            self._call.finish(None, _number(self._code), self._details, ())
 
-    def _end(self) -> None:
+    def _tell(self) -> None:
+        """Call the callbacks; the dispatcher's part, after all else."""
         self._done = True
-        for callback in self._callbacks:
-            callback(self)
-        self._callbacks.clear()
+        callbacks, self._callbacks = self._callbacks or (), None
+        for callback in callbacks:
+            try:
+                callback(self)
+            except Exception:
+                _LOG.exception("done callback failed", extra={"method": self._call.path})
         if self._pidfd is not None:
             self._pidfd[1]()
+
+    def _send_metadata(self, initial_metadata: MetadataLike) -> None:
+        self._raise_if_ended()
+        if not self._call.send_metadata(initial_metadata):
+            raise grpc.aio.UsageError("the initial metadata has been sent already: once, and before the first message")
+
+
+def _pairs(metadata: MetadataLike) -> tuple[tuple[str, str | bytes], ...]:
+    """Return the metadata as it is sent, or refuse it where it is given."""
+    if isinstance(metadata, dict) or not isinstance(metadata, Iterable):
+        raise TypeError(f"metadata must be a sequence of (key, value), not {type(metadata).__name__}")
+    pairs = tuple(metadata)
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TypeError(f"metadata must be a sequence of (key, value), and {pair!r} is none")
+    return pairs
+
+
+def _number(code: grpc.StatusCode | int | None) -> int:
+    """Return gRPC's number; of what is none, UNKNOWN's."""
+    known = _NUMBERS.get(code)
+    return _UNKNOWN if known is None else known
 
 
 # grpcio's stubs say of some methods what its own contexts don't do (time_remaining() is None without a deadline).
 class Context(Common, grpc.aio.ServicerContext[Any, Any]):  # type: ignore[misc]
     """The context of an async handler."""
-
-    def __init__(self, call: _native.ServerCall, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
-        super().__init__(call)
-        self._serialize = handler.response_serializer
-        self._deserialize = handler.request_deserializer
 
     @property
     def descriptors(self) -> Descriptors:
@@ -211,28 +275,33 @@ class Context(Common, grpc.aio.ServicerContext[Any, Any]):  # type: ignore[misc]
 
     async def read(self) -> Any:
         """Return the next request, or `grpc.aio.EOF` after the last."""
-        message = await self._receive()
-        if message is None:
-            return grpc.aio.EOF
-        return self._deserialize(message) if self._deserialize else message
+        self._raise_if_ended()
+        message = self._call.take()
+        if message is False:
+            message = await self._arrival()
+            self._raise_if_ended()
+        return grpc.aio.EOF if message is None else self._method.deserialize(message)
 
     async def write(self, message: Any) -> None:
         """Send a response; waits while the network is behind."""
-        await self._send(self._serialize(message) if self._serialize else message)
+        self._raise_if_ended()
+        await self._send(self._method.serialize(message))
 
     async def send_initial_metadata(self, initial_metadata: MetadataLike) -> None:
         """Send metadata ahead of the first response."""
-        self._call.send_metadata(initial_metadata)
+        self._send_metadata(initial_metadata)
 
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: MetadataLike = ()) -> NoReturn:
-        """End the call with `code` by raising `grpc.aio.AbortError`."""
-        self._set_abort(code, details, trailing_metadata)
+    async def abort(
+        self, code: grpc.StatusCode | int, details: str = "", trailing_metadata: MetadataLike = ()
+    ) -> NoReturn:
+        """End the call with `code`, at once, and raise `grpc.aio.AbortError`."""
+        self._abort(code, details, trailing_metadata)
 
     async def abort_with_status(self, status: grpc.Status) -> NoReturn:
         """End the call with a status that may carry details (`grpc_status.rpc_status.to_status`)."""
-        self._set_abort(status.code, status.details, status.trailing_metadata or ())
+        self._abort(status.code, status.details, status.trailing_metadata)
 
-    async def _receive(self) -> bytes | None:
+    async def _arrival(self) -> bytes | None:
         future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._call.read(future)
         return await future
@@ -247,24 +316,24 @@ class Context(Common, grpc.aio.ServicerContext[Any, Any]):  # type: ignore[misc]
             raise asyncio.CancelledError from error
 
 
+class CallOverError(grpc.RpcError):
+    """A sync handler waits for requests, or sends responses, of a call whose caller has gone."""
+
+
 class SyncContext(Common, grpc.ServicerContext):  # type: ignore[misc]
     """The context of a handler that runs in a thread; waiting blocks that thread only."""
 
-    def __init__(self, call: _native.ServerCall, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(call)
-        self._loop = loop
-
     def send_initial_metadata(self, initial_metadata: MetadataLike) -> None:
         """Send metadata ahead of the first response."""
-        self._call.send_metadata(initial_metadata)
+        self._send_metadata(initial_metadata)
 
-    def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: MetadataLike = ()) -> NoReturn:
-        """End the call with `code` by raising an exception."""
-        self._set_abort(code, details, trailing_metadata)
+    def abort(self, code: grpc.StatusCode | int, details: str = "", trailing_metadata: MetadataLike = ()) -> NoReturn:
+        """End the call with `code`, at once, and raise `grpc.aio.AbortError`."""
+        self._abort(code, details, trailing_metadata)
 
     def abort_with_status(self, status: grpc.Status) -> NoReturn:
         """End the call with a status that may carry details (`grpc_status.rpc_status.to_status`)."""
-        self._set_abort(status.code, status.details, status.trailing_metadata or ())
+        self._abort(status.code, status.details, status.trailing_metadata)
 
     def is_active(self) -> bool:
         """Return whether the caller still waits."""
@@ -275,12 +344,31 @@ class SyncContext(Common, grpc.ServicerContext):  # type: ignore[misc]
         if self.done():
             return False
         self._cancelled = True
-        self._call.finish(None, grpc.StatusCode.CANCELLED.value[0], "cancelled by the server", ())
+        self._end(None, grpc.StatusCode.CANCELLED, "cancelled by the server", ())
+        self._tell()
         return True
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Call `callback()` when the call has ended; False when it has."""
         if self.done():
             return False
-        self._callbacks.append(lambda _: callback())
+        self.add_done_callback(lambda _: callback())
         return True
+
+    def _requests(self) -> Iterator[Any]:
+        while (message := self._read()) is not None:
+            yield self._method.deserialize(message)
+
+    def _read(self) -> bytes | None:
+        self._raise_if_ended()
+        try:
+            return self._call.read_blocking()
+        except ConnectionError as error:
+            raise CallOverError(str(error)) from error
+
+    def _write(self, message: Any) -> None:
+        self._raise_if_ended()
+        try:
+            self._call.write_blocking(self._method.serialize(message))
+        except ConnectionError as error:
+            raise CallOverError(str(error)) from error

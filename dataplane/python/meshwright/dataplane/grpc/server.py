@@ -15,8 +15,10 @@ from meshwright.dataplane import _native
 from meshwright.dataplane.grpc import identity as identities
 from meshwright.dataplane.grpc import mailbox
 from meshwright.dataplane.grpc.compression import encoding_of
-from meshwright.dataplane.grpc.dispatch import Dispatch, Handler, StatusOf
+from meshwright.dataplane.grpc.dispatch import RUNNERS, Dispatch, StatusOf
 from meshwright.dataplane.grpc.limits import Limits
+from meshwright.dataplane.grpc.method import Handler
+from meshwright.dataplane.grpc.stall import StallWatch
 
 _LOG = logging.getLogger("meshwright.dataplane.grpc")
 
@@ -30,6 +32,9 @@ class NativeServer(grpc.aio.Server):
     the first that fits decides, a trailing `*` matches any ending, what no rule allows is PERMISSION_DENIED. A pattern
     "dns:host" fits a DNS name; only with such a rule clients without a SPIFFE ID are let in. Callers without TLS are
     named "unix:uid=1000" or "anonymous". Without `authorize` every authenticated caller may call all.
+    `interceptors` are grpc.aio's, run in their order; one that makes a handler of one request into one of many gets a
+    stream of that one request.
+    `stall_seconds` is for how long a handler may block the event loop before the log warns of it; 0 for no such watch.
     `compression` is how responses are compressed where the caller takes it and the handler says nothing else.
     `tls_versions` may have "1.2" beside "1.3" for old clients, which then can't resume sessions.
     `sample_roots` is the share (0-1) of calls without a caller's trace that get a span.
@@ -47,7 +52,9 @@ class NativeServer(grpc.aio.Server):
         authorize: Sequence[tuple[str, Sequence[str]]] | None = None,
         native: Sequence[_native.NativeServices] = (),
         limits: Limits | None = None,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         compression: grpc.Compression | None = None,
+        stall_seconds: float = 0.1,
         sample_roots: float = 0.0,
         metrics: bool = True,
         access_log: Mapping[str, str] | None = None,
@@ -68,9 +75,11 @@ class NativeServer(grpc.aio.Server):
         self._sample_roots, self._metrics = sample_roots, metrics
         self._access_log = list((access_log or {}).items())
         self._socket_mode = socket_mode
-        self._dispatch = Dispatch(threads=self._limits.threads, status_of=status_of)
+        self._dispatch = Dispatch(threads=self._limits.threads, interceptors=interceptors, status_of=status_of)
+        self._stall_seconds = stall_seconds
         self._server: _native.GrpcServer | None = None
         self._unfollow: Callable[[], None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
@@ -118,6 +127,7 @@ class NativeServer(grpc.aio.Server):
         native, self._unfollow = (
             identities.follow(self._identity, self._tls_versions) if self._identity else (None, None)
         )
+        methods, begin_other = self._dispatch.start()
         self._server = _native.GrpcServer(
             listen=self._listen,
             socket_mode=self._socket_mode,
@@ -129,25 +139,36 @@ class NativeServer(grpc.aio.Server):
             metrics=self._metrics,
             access_log=self._access_log,
             native=self._native,
-            methods=self._dispatch.methods,
-            claims_all=self._dispatch.has_generic,
+            methods=methods,
+            begin_other=begin_other,
             mailbox=mailbox.of_running_loop(),
-            on_call=self._dispatch.on_call,
             on_cancel=self._dispatch.on_cancel,
             on_notice=_log_notice,
+            stall=self._stall_seconds,
+            on_stall=StallWatch(self._stall_seconds, RUNNERS).look,
         )
         return self._server.addresses[0]
 
     async def stop(self, grace: float | None) -> None:
-        """Accept no more, let calls finish for `grace` seconds, then end the rest."""
+        """Accept no more, let calls finish for `grace` seconds, then end the rest. Another stop can hasten it."""
+        if self._server is None:
+            return
+        if self._ending is None:
+            loop = asyncio.get_running_loop()
+            closed: asyncio.Future[None] = loop.create_future()
+            self._server.drain(closed)
+            self._ending = loop.create_task(self._end(closed), name="grpc server ends")
+        if grace:
+            await asyncio.wait({self._ending}, timeout=grace)
+        self._server.end()
+        await asyncio.shield(self._ending)
+
+    async def _end(self, closed: asyncio.Future[None]) -> None:
         if self._unfollow is not None:
             self._unfollow()
             self._unfollow = None
-        if self._server is not None and not self._stopped.is_set():
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._server.stop(grace or 0.0, future)
-            await future
-            await self._dispatch.stop()
+        await closed
+        await self._dispatch.stop()
         self._stopped.set()
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:
