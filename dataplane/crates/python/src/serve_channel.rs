@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body_util::Full;
 use meshwright_serve::spiffe::Expected;
-use meshwright_serve::{Answer, Call, Channel, Encoding, Outbound, Outcome, Peer, State};
+use meshwright_serve::{
+    Answer, Call, Channel, ChannelOptions, Encoding, Messages, Outbound, Outcome, Peer, ServiceConfig, State,
+};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tonic::Code;
@@ -28,7 +31,52 @@ use crate::serve_runtime::runtime;
 use crate::serve_server::PyLimits;
 use crate::serve_telemetry::recorder;
 
-/// A client of one server.
+/// The options of `meshwright.dataplane.grpc.ChannelOptions`, by attribute.
+#[derive(FromPyObject)]
+pub(crate) struct PyChannelOptions {
+    keep_alive_seconds: Option<f64>,
+    keep_alive_timeout_seconds: f64,
+    keep_alive_without_calls: bool,
+    idle_seconds: f64,
+    resolve_interval_seconds: f64,
+    first_back_off_seconds: f64,
+    longest_back_off_seconds: f64,
+    retry_buffer: usize,
+}
+
+impl PyChannelOptions {
+    fn to_options(&self, service_config: ServiceConfig) -> PyResult<ChannelOptions> {
+        let keep_alive = self.keep_alive_seconds;
+        Ok(ChannelOptions {
+            service_config,
+            keep_alive: keep_alive
+                .map(|interval| some_time("keep_alive_seconds", interval))
+                .transpose()?,
+            keep_alive_timeout: some_time("keep_alive_timeout_seconds", self.keep_alive_timeout_seconds)?,
+            keep_alive_without_calls: self.keep_alive_without_calls,
+            idle: some_time("idle_seconds", self.idle_seconds)?,
+            resolve_interval: seconds("resolve_interval_seconds", self.resolve_interval_seconds)?,
+            first_back_off: some_time("first_back_off_seconds", self.first_back_off_seconds)?,
+            longest_back_off: some_time("longest_back_off_seconds", self.longest_back_off_seconds)?,
+            retry_buffer: self.retry_buffer,
+        })
+    }
+}
+
+/// How grpc.aio describes calls that end with their channel; whoever awaits one gets CancelledError.
+const CANCELLED: &str = "Locally cancelled by application!";
+
+/// A time of which nothing would mean without a pause.
+fn some_time(field: &str, value: f64) -> PyResult<Duration> {
+    match seconds(field, value)? {
+        time if time < Duration::from_millis(1) => Err(PyValueError::new_err(format!(
+            "{field}: must be 0.001 or more, not {value}"
+        ))),
+        time => Ok(time),
+    }
+}
+
+/// A client of one target.
 #[pyclass(frozen)]
 pub(crate) struct GrpcChannel {
     channel: Channel,
@@ -38,12 +86,25 @@ pub(crate) struct GrpcChannel {
 #[pymethods]
 impl GrpcChannel {
     #[new]
-    #[pyo3(signature = (target, *, identity, peer, limits))]
-    fn new(target: &str, identity: Option<&PyIdentity>, peer: &str, limits: PyLimits) -> PyResult<Self> {
+    #[pyo3(signature = (target, *, identity, peer, limits, options, service_config))]
+    fn new(
+        target: &str,
+        identity: Option<&PyIdentity>,
+        peer: &str,
+        limits: PyLimits,
+        options: PyChannelOptions,
+        service_config: Option<&str>,
+    ) -> PyResult<Self> {
         let _runtime = runtime().enter();
         let expected = Expected::parse(peer).map_err(to_python)?;
         let identities = identity.map(PyIdentity::identities);
-        let channel = Channel::new(target, identities, expected, limits.to_limits()?).map_err(to_python)?;
+        let config = service_config
+            .map(ServiceConfig::parse)
+            .transpose()
+            .map_err(to_python)?;
+        let options = options.to_options(config.unwrap_or_default())?;
+        let limits = limits.to_limits()?;
+        let channel = Channel::with_options(target, identities, expected, limits, options).map_err(to_python)?;
         let outbound = Outbound::new(target, client_meter(), recorder());
         Ok(Self { channel, outbound })
     }
@@ -60,21 +121,26 @@ impl GrpcChannel {
         metadata: Option<&Bound<'_, PyAny>>,
         traceparent: Option<&str>,
         timeout: Option<f64>,
-        wait_for_ready: bool,
+        wait_for_ready: Option<bool>,
         compression: Option<PyEncoding>,
         mailbox: &Mailbox,
         future: Py<PyAny>,
     ) -> PyResult<Running> {
-        let mut call = new_call(path, metadata, timeout, wait_for_ready, compression)?;
+        let mut call = self.new_call(path, metadata, timeout, wait_for_ready, compression)?;
         let mut watch = self.outbound.begin(path, traceparent, &mut call.metadata);
-        let body = Body::new(Full::new(serve_compression::frame(py, call.compression, message)));
+        let limit = self.request_limit(path);
+        let messages = Messages::Whole(serve_compression::frame(py, call.compression, message));
+        let too_long = too_long(message, limit);
         let (channel, post) = (self.channel.clone(), mailbox.post());
         let task = runtime().spawn(async move {
             let deadline = call.deadline;
             let mut initial = HeaderMap::new();
             let mut message = None;
-            let ended = within(deadline, async {
-                let mut answer = channel.call(call, body).await?;
+            let ended = within(&channel, deadline, std::future::pending(), async {
+                if let Some(outcome) = too_long {
+                    return Err(outcome);
+                }
+                let mut answer = channel.call(call, messages).await?;
                 initial = std::mem::take(&mut answer.metadata);
                 message = Some(answer.next().await?);
                 match answer.next().await {
@@ -112,26 +178,33 @@ impl GrpcChannel {
         metadata: Option<&Bound<'_, PyAny>>,
         traceparent: Option<&str>,
         timeout: Option<f64>,
-        wait_for_ready: bool,
+        wait_for_ready: Option<bool>,
         compression: Option<PyEncoding>,
         mailbox: &Mailbox,
         initial: Py<PyAny>,
         end: Py<PyAny>,
     ) -> PyResult<ClientStream> {
-        let mut call = new_call(path, metadata, timeout, wait_for_ready, compression)?;
+        let mut call = self.new_call(path, metadata, timeout, wait_for_ready, compression)?;
         let mut watch = self.outbound.begin(path, traceparent, &mut call.metadata);
         let compression = call.compression;
         let post = mailbox.post();
         let (outbox, outgoing) = outbox();
         let inbox = Inbox::new(post.clone());
-        let body = Body::new(SaidBody::new(None, outgoing, Caller));
+        let requests = Messages::Stream(Body::new(SaidBody::new(None, outgoing, Caller)));
+        let (failure, failed) = oneshot::channel();
         let (channel, letters, messages) = (self.channel.clone(), post.clone(), inbox.clone());
         let task = runtime().spawn(async move {
             let deadline = call.deadline;
             let mut initial = Some(initial);
             let begun = letters.clone();
-            let outcome = within(deadline, async {
-                let mut answer = channel.call(call, body).await?;
+            let failed = async {
+                match failed.await {
+                    Ok(outcome) => outcome,
+                    Err(_) => std::future::pending().await, // nobody writes any more
+                }
+            };
+            let outcome = within(&channel, deadline, failed, async {
+                let mut answer = channel.call(call, requests).await?;
                 if let Some(initial) = initial.take() {
                     let metadata = std::mem::take(&mut answer.metadata);
                     let to_python =
@@ -160,6 +233,8 @@ impl GrpcChannel {
             },
             outbox: Mutex::new(Some(outbox)),
             compression,
+            limit: self.request_limit(path),
+            failure: Mutex::new(Some(failure)),
             inbox,
             post,
         })
@@ -229,8 +304,44 @@ impl GrpcChannel {
         Ok(())
     }
 
-    fn close(&self) {
-        self.channel.close();
+    /// Refuse further calls, give those under way `grace` seconds, end the rest as cancelled, and complete `future`.
+    fn close(&self, grace: f64, mailbox: &Mailbox, future: Py<PyAny>) -> PyResult<()> {
+        let grace = seconds("grace", grace)?;
+        let (channel, post) = (self.channel.clone(), mailbox.post());
+        channel.close();
+        runtime().spawn(async move {
+            channel.finish(grace).await;
+            post.complete(future, |py| Ok(py.None()));
+        });
+        Ok(())
+    }
+}
+
+impl GrpcChannel {
+    fn new_call(
+        &self,
+        path: &str,
+        metadata: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+        wait_for_ready: Option<bool>,
+        compression: Option<PyEncoding>,
+    ) -> PyResult<Call> {
+        let timeout: Option<Duration> = timeout.map(|timeout| seconds("timeout", timeout)).transpose()?;
+        let mut call = Call {
+            path: path.to_owned(),
+            metadata: serve_metadata::from_python(metadata)?,
+            deadline: timeout.map(|timeout| Instant::now() + timeout),
+            wait_for_ready,
+            compression: compression.map(|PyEncoding(encoding)| encoding),
+        };
+        self.channel.configure(&mut call);
+        Ok(call)
+    }
+
+    /// Bytes of one request, by the service config.
+    fn request_limit(&self, path: &str) -> usize {
+        let limit = self.channel.method(path).and_then(|method| method.max_request);
+        limit.unwrap_or(usize::MAX)
     }
 }
 
@@ -253,11 +364,25 @@ pub(crate) struct ClientStream {
     running: Running,
     outbox: Mutex<Option<Outbox>>,
     compression: Option<Encoding>,
+    limit: usize,
+    /// Ends the call for a reason on this side.
+    failure: Mutex<Option<oneshot::Sender<Outcome>>>,
     inbox: Arc<Inbox>,
     post: Arc<Post>,
 }
 
 impl ClientStream {
+    /// End the call if `message` is too long for it.
+    fn refuse(&self, message: &[u8]) -> bool {
+        let Some(outcome) = too_long(message, self.limit) else {
+            return false;
+        };
+        if let Some(failure) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = failure.send(outcome); // nobody listens: the call has ended for another reason
+        }
+        true
+    }
+
     fn outbox(&self) -> PyResult<Outbox> {
         let outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner).clone();
         outbox.ok_or_else(|| pyo3::exceptions::PyConnectionError::new_err("the requests have been ended already"))
@@ -278,6 +403,9 @@ impl ClientStream {
     /// Send a message; false when there is no room and nothing was sent: then `write_later`.
     fn write(&self, py: Python<'_>, message: &[u8]) -> PyResult<bool> {
         let outbox = self.outbox()?;
+        if self.refuse(message) {
+            return Ok(true); // the call's end says why
+        }
         if !outbox.has_room()? {
             return Ok(false); // before the work of framing
         }
@@ -306,31 +434,31 @@ impl Finish for Caller {
     fn finished(&mut self) {}
 }
 
-fn new_call(
-    path: &str,
-    metadata: Option<&Bound<'_, PyAny>>,
-    timeout: Option<f64>,
-    wait_for_ready: bool,
-    compression: Option<PyEncoding>,
-) -> PyResult<Call> {
-    let timeout: Option<Duration> = timeout.map(|timeout| seconds("timeout", timeout)).transpose()?;
-    Ok(Call {
-        path: path.to_owned(),
-        metadata: serve_metadata::from_python(metadata)?,
-        deadline: timeout.map(|timeout| Instant::now() + timeout),
-        wait_for_ready,
-        compression: compression.map(|PyEncoding(encoding)| encoding),
-    })
+/// How a call ends that has a request of more bytes than its service config allows.
+fn too_long(message: &[u8], limit: usize) -> Option<Outcome> {
+    let length = message.len();
+    let text = || format!("a request of {length} bytes; maxRequestMessageBytes of the service config is {limit}");
+    (length > limit).then(|| Outcome::new(Code::ResourceExhausted, text()))
 }
 
-/// How the call ended: by itself or by its deadline.
+/// How the call ended: by itself, by its deadline, by a failure of this side, or with the channel.
 async fn within(
+    channel: &Channel,
     deadline: Option<Instant>,
+    failed: impl Future<Output = Outcome>,
     call: impl Future<Output = Result<std::convert::Infallible, Outcome>>,
 ) -> Outcome {
+    let ended = async {
+        tokio::select! {
+            biased;
+            ended = call => ended,
+            outcome = failed => Err(outcome),
+            () = channel.ended() => Err(Outcome::new(Code::Cancelled, CANCELLED)),
+        }
+    };
     let ended = match deadline {
-        None => call.await,
-        Some(deadline) => tokio::time::timeout_at(deadline, call)
+        None => ended.await,
+        Some(deadline) => tokio::time::timeout_at(deadline, ended)
             .await
             .unwrap_or_else(|_| Err(Outcome::new(Code::DeadlineExceeded, "the call's deadline has passed"))),
     };

@@ -1,39 +1,52 @@
-//! The client's side: calls to one address over one HTTP/2 connection that is made on demand and made again when it
-//! breaks or when the identity rotates.
+//! The client's side: calls of one target, over the connections that the balancer keeps to its addresses.
 //!
-//! As in grpcio, a call waits while the first connection is being made; during the back-off after a failure it fails
-//! with UNAVAILABLE and the reason, unless it said that it waits for ready.
+//! As in grpcio, a call waits while the first connection is being made; once all addresses have failed it fails with
+//! UNAVAILABLE and the reason, unless it said that it waits for ready. A call that failed is tried again as the service
+//! config says, and once without being asked when no server has seen it.
 
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use crate::activity::{Activity, Underway};
+use crate::balancer::{Balancer, State};
 use crate::compression::{ACCEPT_ENCODING, ACCEPTED, ENCODING, Encoding};
 use crate::deadline;
 use crate::descriptors::{self, Descriptors};
-use crate::dialer::{Dialer, Link, State};
+use crate::dialer::{Dialer, KeepAlive};
 use crate::error::Error;
 use crate::frame::Reader;
 use crate::identity::Identities;
 use crate::limits::Limits;
-use crate::listener::Address;
+use crate::link::Link;
+use crate::options::ChannelOptions;
 use crate::outcome::Outcome;
 use crate::peer::Peer;
+use crate::replay::Replay;
+use crate::retry::{PREVIOUS_ATTEMPTS, Retries, Seen, Throttle};
+use crate::service_config::{MethodConfig, ServiceConfig};
 use crate::spiffe::Expected;
+use crate::target::Target;
 
 const USER_AGENT: &str = concat!("meshwright/", env!("CARGO_PKG_VERSION"));
 
-/// A client of one server; clones share the connection. It also serves generated tonic clients as their channel.
+/// Time for calls that were told to end.
+const ENDING: Duration = Duration::from_secs(1);
+
+/// A client of one target; clones share the connections. It also serves generated tonic clients as their channel.
 #[derive(Clone, Debug)]
 pub struct Channel {
     shared: Arc<Shared>,
@@ -42,9 +55,15 @@ pub struct Channel {
 #[derive(Debug)]
 struct Shared {
     state: Arc<watch::Sender<State>>,
+    activity: Arc<Activity>,
+    /// Whether calls under way are to end.
+    ended: watch::Sender<bool>,
     authority: Authority,
     scheme: Scheme,
     limits: Limits,
+    config: ServiceConfig,
+    throttle: Option<Arc<Throttle>>,
+    retry_buffer: usize,
     received: Descriptors,
     sending: Mutex<Vec<OwnedFd>>,
 }
@@ -65,10 +84,19 @@ pub struct Call {
     pub metadata: HeaderMap,
     /// When the call ends by itself.
     pub deadline: Option<Instant>,
-    /// Whether to wait for a connection during the back-off.
-    pub wait_for_ready: bool,
+    /// Whether to wait for a connection while all addresses fail; nothing: as the service config says.
+    pub wait_for_ready: Option<bool>,
     /// In what the messages may be compressed ([`frame::encode_as`](crate::frame::encode_as)).
     pub compression: Option<Encoding>,
+}
+
+/// The requests of a call, framed already.
+#[derive(Debug)]
+pub enum Messages {
+    /// All of them are here.
+    Whole(Bytes),
+    /// They are made while the call runs.
+    Stream(Body),
 }
 
 /// The beginning of an answer, and the messages that follow.
@@ -76,48 +104,68 @@ pub struct Call {
 pub struct Answer {
     /// The initial metadata.
     pub metadata: HeaderMap,
-    /// The end, when the answer consists of nothing else.
-    pub outcome: Option<Outcome>,
     reader: Reader<Incoming>,
+    retries: Option<Retries>,
+    _underway: Option<Underway>,
 }
 
 impl Answer {
     /// The next message; the end of the call when there is none.
-    pub async fn next(&mut self) -> Result<bytes::Bytes, Outcome> {
-        if let Some(outcome) = self.outcome.take() {
-            return Err(outcome);
-        }
-        match self.reader.next().await {
-            Ok(Ok(Some(message))) => Ok(message),
-            Ok(Ok(None)) => Err(self
+    pub async fn next(&mut self) -> Result<Bytes, Outcome> {
+        let outcome = match self.reader.next().await {
+            Ok(Ok(Some(message))) => return Ok(message),
+            Ok(Ok(None)) => self
                 .reader
                 .trailers()
                 .and_then(Outcome::from_trailers)
-                .unwrap_or_else(|| Outcome::new(Code::Internal, "the server ended the call without a status"))),
-            Ok(Err(status)) => Err(status.into()),
-            Err(error) => Err(Outcome::from_transport(&error)),
+                .unwrap_or_else(|| Outcome::new(Code::Internal, "the server ended the call without a status")),
+            Ok(Err(status)) => status.into(),
+            Err(error) => Outcome::from_transport(&error),
+        };
+        if let Some(retries) = self.retries.take() {
+            retries.ended(outcome.code, false);
+        }
+        Err(outcome)
+    }
+}
+
+/// An attempt that failed.
+struct Failed {
+    outcome: Outcome,
+    seen: Seen,
+}
+
+impl From<Outcome> for Failed {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            seen: Seen::Perhaps,
         }
     }
 }
 
 impl Channel {
-    /// Name a server. Nothing is connected before the first call; without `identities` the channel speaks plain text.
-    /// Called within a tokio runtime.
+    /// Name a target ([`Target`]). Nothing is connected before the first call; without `identities` the channel speaks
+    /// plain text. Called within a tokio runtime.
     pub fn new(
         target: &str,
         identities: Option<Arc<Identities>>,
         expected: Expected,
         limits: Limits,
     ) -> Result<Self, Error> {
-        let address = Address::parse(target)?;
-        let refuse = |error: http::uri::InvalidUri| Error::Address {
-            address: target.to_owned(),
-            reason: error.to_string(),
-        };
-        let authority = match &address {
-            Address::Tcp(host) => host.parse().map_err(refuse)?,
-            Address::Unix(_) => Authority::from_static("localhost"),
-        };
+        Self::with_options(target, identities, expected, limits, ChannelOptions::default())
+    }
+
+    /// The same with options.
+    pub fn with_options(
+        target: &str,
+        identities: Option<Arc<Identities>>,
+        expected: Expected,
+        limits: Limits,
+        options: ChannelOptions,
+    ) -> Result<Self, Error> {
+        let target = Target::parse(target)?;
+        let authority = target.authority()?;
         let scheme = if identities.is_some() {
             Scheme::HTTPS
         } else {
@@ -125,19 +173,46 @@ impl Channel {
         };
         let received = Descriptors::default();
         let state = Arc::new(watch::Sender::new(State::Idle));
-        let dialer = Dialer::new(address, identities, expected, limits.clone(), received.clone());
-        tokio::spawn(dialer.run(state.clone()));
-        let sending = Mutex::default();
+        let activity = Activity::new();
+        let keep_alive = KeepAlive {
+            interval: options.keep_alive,
+            timeout: options.keep_alive_timeout,
+            without_calls: options.keep_alive_without_calls,
+        };
+        let dialer = Dialer::new(identities, expected, limits.clone(), keep_alive, received.clone());
+        let balancer = Balancer::new(state.clone(), dialer, activity.clone(), target, &options);
+        tokio::spawn(balancer.run());
+        let throttle = options.service_config.throttling;
         Ok(Self {
             shared: Arc::new(Shared {
                 state,
+                activity,
+                ended: watch::Sender::new(false),
                 authority,
                 scheme,
                 limits,
+                throttle: throttle.map(|throttling| Arc::new(Throttle::new(throttling))),
+                config: options.service_config,
+                retry_buffer: options.retry_buffer,
                 received,
-                sending,
+                sending: Mutex::default(),
             }),
         })
+    }
+
+    /// What the service config says of calls of "/service/method".
+    pub fn method(&self, path: &str) -> Option<&MethodConfig> {
+        self.shared.config.method(path).map(|method| &**method)
+    }
+
+    /// Fill in what the service config says of a call that begins now; more than once does no harm.
+    pub fn configure(&self, call: &mut Call) {
+        if let Some(method) = self.shared.config.method(&call.path) {
+            call.wait_for_ready = call.wait_for_ready.or(method.wait_for_ready);
+            if let Some(latest) = method.timeout.and_then(|timeout| Instant::now().checked_add(timeout)) {
+                call.deadline = Some(call.deadline.map_or(latest, |deadline| deadline.min(latest)));
+            }
+        }
     }
 
     /// Wait for a connection until `deadline`; during the back-off only if `wait_for_ready`.
@@ -161,7 +236,12 @@ impl Channel {
         loop {
             let state = states.borrow_and_update().clone();
             match state {
-                State::Ready(link) => return Ok(link),
+                // Between a connection's end and the balancer's word of it there is nothing to pick.
+                State::Ready(picker) => {
+                    if let Some(link) = picker.pick() {
+                        return Ok(link.clone());
+                    }
+                }
                 State::Closed => return Err(Outcome::new(Code::Cancelled, "the channel is closed")),
                 State::Failed(reason) if !wait_for_ready => return Err(Outcome::new(Code::Unavailable, &*reason)),
                 State::Idle => self.connect(),
@@ -191,13 +271,57 @@ impl Channel {
         }
     }
 
-    /// Begin a call; `messages` are framed already. The deadline bounds the wait for the answer's beginning only:
-    /// whoever reads on bounds the rest.
-    pub async fn call(&self, call: Call, messages: Body) -> Result<Answer, Outcome> {
+    /// Begin a call. The deadline bounds the wait for the answer's beginning only: whoever reads on bounds the rest.
+    pub async fn call(&self, mut call: Call, messages: Messages) -> Result<Answer, Outcome> {
+        self.configure(&mut call);
+        let underway = self.shared.activity.begin();
+        let deadline = call.deadline;
+        let attempts = self.attempts(call, messages);
+        let mut answer = match deadline {
+            None => attempts.await?,
+            Some(deadline) => tokio::time::timeout_at(deadline, attempts)
+                .await
+                .unwrap_or_else(|_| Err(Outcome::new(Code::DeadlineExceeded, "the call's deadline has passed")))?,
+        };
+        answer._underway = Some(underway);
+        Ok(answer)
+    }
+
+    /// Try until the server has begun to answer, or nothing is left to try.
+    async fn attempts(&self, call: Call, messages: Messages) -> Result<Answer, Outcome> {
+        let method = self.shared.config.method(&call.path).cloned();
+        let limit = method.as_ref().and_then(|method| method.max_response);
+        let limit = self.shared.limits.message_size.min(limit.unwrap_or(usize::MAX));
+        let messages = match messages {
+            Messages::Whole(bytes) => Kept::Whole(bytes),
+            Messages::Stream(body) => Kept::Stream(Replay::new(body, self.shared.retry_buffer)),
+        };
+        let mut retries = Retries::new(method, self.shared.throttle.clone());
+        loop {
+            let body = messages
+                .attempt()
+                .ok_or_else(|| Outcome::new(Code::Internal, "the requests of a committed call were asked for again"))?;
+            let failed = match self.attempt(&call, body, limit, retries.previous()).await {
+                Ok(mut answer) => {
+                    messages.commit();
+                    answer.retries = Some(retries);
+                    return Ok(answer);
+                }
+                Err(failed) => failed,
+            };
+            match retries.next(&failed.outcome, failed.seen, messages.is_open()) {
+                Some(Duration::ZERO) => {}
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(failed.outcome),
+            }
+        }
+    }
+
+    async fn attempt(&self, call: &Call, messages: Body, limit: usize, previous: u32) -> Result<Answer, Failed> {
         let mut request = Request::new(messages);
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = self.uri(&call.path)?;
-        *request.headers_mut() = call.metadata;
+        *request.headers_mut() = call.metadata.clone();
         let headers = request.headers_mut();
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -208,31 +332,33 @@ impl Channel {
         if !headers.contains_key(header::USER_AGENT) {
             headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         }
-        let (deadline, wait_for_ready) = (call.deadline, call.wait_for_ready);
-        let sent = self.send(request, deadline, wait_for_ready);
-        let response = match deadline {
-            None => sent.await?,
-            Some(deadline) => tokio::time::timeout_at(deadline, sent)
-                .await
-                .unwrap_or_else(|_| Err(Outcome::new(Code::DeadlineExceeded, "the call's deadline has passed")))?,
-        };
+        if previous > 0 {
+            headers.insert(PREVIOUS_ATTEMPTS, previous.into());
+        }
+        let response = self
+            .send(request, call.deadline, call.wait_for_ready.unwrap_or(false))
+            .await?;
         let refused = Outcome::from_http(&response);
         let (parts, body) = response.into_parts();
+        // An answer of headers only has its trailers there ("Trailers-Only").
+        if parts.headers.contains_key("grpc-status") {
+            let outcome = Outcome::from_trailers(parts.headers);
+            return Err(outcome
+                .unwrap_or_else(|| Outcome::new(Code::Internal, "the server ended the call without a status"))
+                .into());
+        }
+        if let Some(outcome) = refused {
+            return Err(outcome.into());
+        }
         let encoding = Encoding::of(&parts.headers).map_err(|name| {
             let text = format!("the server compresses its messages in a way that wasn't offered: {name:?}");
             Outcome::new(Code::Internal, text)
         })?;
-        // An answer of headers only has its trailers there ("Trailers-Only").
-        let is_end = parts.headers.contains_key("grpc-status");
-        let (metadata, outcome) = match refused {
-            Some(refused) if !is_end => (parts.headers, Some(refused)),
-            _ if is_end => (HeaderMap::new(), Outcome::from_trailers(parts.headers)),
-            _ => (parts.headers, None),
-        };
         Ok(Answer {
-            metadata,
-            outcome,
-            reader: Reader::new(body, self.shared.limits.message_size, encoding),
+            metadata: parts.headers,
+            reader: Reader::new(body, limit, encoding),
+            retries: None,
+            _underway: None,
         })
     }
 
@@ -241,7 +367,7 @@ impl Channel {
         mut request: Request<Body>,
         deadline: Option<Instant>,
         wait_for_ready: bool,
-    ) -> Result<Response<Incoming>, Outcome> {
+    ) -> Result<Response<Incoming>, Failed> {
         let mut carried: Vec<OwnedFd> = Vec::new();
         loop {
             let link = self.ready(deadline, wait_for_ready).await?;
@@ -255,29 +381,24 @@ impl Channel {
                 let value = HeaderValue::try_from(left).unwrap_or(HeaderValue::from_static("0n"));
                 request.headers_mut().insert(deadline::HEADER, value);
             }
-            match link.send(request).await {
+            let mut error = match link.send(request).await {
                 Ok(response) => return Ok(response),
-                Err(mut error) => match error.take_message() {
-                    // It never left this process, so that trying again on the next connection is safe.
-                    Some(unsent) => {
-                        self.discard(&link);
-                        request = unsent;
-                    }
-                    None => return Err(Outcome::from_transport(error.error())),
-                },
+                Err(error) => error,
+            };
+            if let Some(unsent) = error.take_message() {
+                // It never left this process, so that trying again on the next connection is safe.
+                link.retire();
+                request = unsent;
+                continue;
             }
+            let refusal = refusal(error.error());
+            if refusal == Some(Refusal::Connection) {
+                link.retire();
+            }
+            let seen = if refusal.is_some() { Seen::Never } else { Seen::Perhaps };
+            let outcome = Outcome::from_transport(error.error());
+            return Err(Failed { outcome, seen });
         }
-    }
-
-    /// Stop using a connection that takes no more calls (it got a GOAWAY, or is broken).
-    fn discard(&self, link: &Arc<Link>) {
-        self.shared.state.send_if_modified(|state| {
-            let is_current = matches!(state, State::Ready(current) if Arc::ptr_eq(current, link));
-            if is_current {
-                *state = State::Idle;
-            }
-            is_current
-        });
     }
 
     fn uri(&self, path: &str) -> Result<Uri, Outcome> {
@@ -289,15 +410,15 @@ impl Channel {
             .map_err(|error| Outcome::new(Code::Internal, format!("the method's path {path:?}: {error}")))
     }
 
-    /// Who the server is; nothing while there is no connection.
+    /// Who the server is, one of them where there are several; nothing while there is no connection.
     pub fn peer(&self) -> Option<Peer> {
         match &*self.shared.state.borrow() {
-            State::Ready(link) => Some(link.peer.clone()),
+            State::Ready(picker) => picker.pick().map(|link| link.peer.clone()),
             _ => None,
         }
     }
 
-    /// Follow the connection's state.
+    /// Follow the channel's state.
     pub fn states(&self) -> watch::Receiver<State> {
         self.shared.state.subscribe()
     }
@@ -316,7 +437,7 @@ impl Channel {
         sending.push(descriptor);
     }
 
-    /// End the connection and refuse further calls.
+    /// Refuse further calls. Those under way go on; see [`Channel::finish`].
     pub fn close(&self) {
         self.shared.state.send_replace(State::Closed);
         self.shared.received.close();
@@ -326,6 +447,77 @@ impl Channel {
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
     }
+
+    /// Give calls under way `grace` to end, then end the rest. For after `close`.
+    pub async fn finish(&self, grace: Duration) {
+        // An error says that the time is over, which is what the grace is for.
+        let _ = tokio::time::timeout(grace, self.shared.activity.ended()).await;
+        self.shared.ended.send_replace(true);
+        let _ = tokio::time::timeout(ENDING, self.shared.activity.ended()).await; // their callers may be stuck
+    }
+
+    /// Wait until calls under way are to end.
+    pub async fn ended(&self) {
+        let mut ended = self.shared.ended.subscribe();
+        let _ = ended.wait_for(|ended| *ended).await; // an error says that the channel is gone, which is an end too
+    }
+}
+
+/// The requests of a call, as long as another attempt is possible.
+enum Kept {
+    Whole(Bytes),
+    Stream(Arc<Replay>),
+}
+
+impl Kept {
+    fn attempt(&self) -> Option<Body> {
+        match self {
+            Self::Whole(bytes) => Some(Body::new(Full::new(bytes.clone()))),
+            Self::Stream(replay) => replay.attempt(),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Stream(replay) => replay.is_open(),
+        }
+    }
+
+    fn commit(&self) {
+        if let Self::Stream(replay) = self {
+            replay.commit();
+        }
+    }
+}
+
+/// What refused a call that no application has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// This one only.
+    Stream,
+    /// It and all that would follow on the connection.
+    Connection,
+}
+
+/// Whether an error says that the server never began with the call (HTTP/2, sections 6.8 and 8.7).
+fn refusal(error: &hyper::Error) -> Option<Refusal> {
+    if error.is_user() {
+        return Some(Refusal::Connection); // hyper dropped it while it waited for its stream
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = cause {
+        if let Some(error) = current.downcast_ref::<h2::Error>().filter(|error| error.is_remote()) {
+            return match error.reason() {
+                // On a stream, a GOAWAY's error means that the stream was beyond the last that the server took.
+                _ if error.is_go_away() => Some(Refusal::Connection),
+                Some(h2::Reason::REFUSED_STREAM) => Some(Refusal::Stream),
+                _ => None,
+            };
+        }
+        cause = current.source();
+    }
+    None
 }
 
 impl tower_service::Service<Request<Body>> for Channel {
@@ -348,7 +540,9 @@ impl tower_service::Service<Request<Body>> for Channel {
                 .map_or("/", |path| path.as_str())
                 .to_owned();
             *request.uri_mut() = channel.uri(&path).map_err(to_status)?;
-            channel.send(request, deadline, false).await.map_err(to_status)
+            let _underway = channel.shared.activity.begin();
+            let sent = channel.send(request, deadline, false).await;
+            sent.map_err(|failed| to_status(failed.outcome))
         })
     }
 }

@@ -45,4 +45,22 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The channel's target can't be read.
+    #[error(
+        "target {target:?}: {reason}; expected \"host:port\", \"dns:///host:port\", \"ipv4:address:port,…\", \"ipv6:[address]:port,…\", \"unix:/path\" or \"unix-abstract:name\""
+    )]
+    Target {
+        /// The text that was given.
+        target: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The service config can't be used.
+    #[error("service config{field}: {reason}")]
+    ServiceConfig {
+        /// Where in it, with a dot in front; empty for all of it.
+        field: String,
+        /// What is wrong there.
+        reason: String,
+    },
 }

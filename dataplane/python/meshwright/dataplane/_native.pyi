@@ -88,6 +88,25 @@ class LimitsLike(Protocol):
     def handshake_seconds(self) -> float: ...
 
 @type_check_only
+class ChannelOptionsLike(Protocol):
+    @property
+    def keep_alive_seconds(self) -> float | None: ...
+    @property
+    def keep_alive_timeout_seconds(self) -> float: ...
+    @property
+    def keep_alive_without_calls(self) -> bool: ...
+    @property
+    def idle_seconds(self) -> float: ...
+    @property
+    def resolve_interval_seconds(self) -> float: ...
+    @property
+    def first_back_off_seconds(self) -> float: ...
+    @property
+    def longest_back_off_seconds(self) -> float: ...
+    @property
+    def retry_buffer(self) -> int: ...
+
+@type_check_only
 class PeerDict(TypedDict):
     spiffe_id: str | None
     certificate: bytes | None
@@ -231,7 +250,16 @@ class ClientStream:
 
 @final
 class GrpcChannel:
-    def __new__(cls, target: str, *, identity: Identity | None, peer: str, limits: LimitsLike) -> GrpcChannel: ...
+    def __new__(
+        cls,
+        target: str,
+        *,
+        identity: Identity | None,
+        peer: str,
+        limits: LimitsLike,
+        options: ChannelOptionsLike,
+        service_config: str | None,
+    ) -> GrpcChannel: ...
     def unary(
         self,
         path: str,
@@ -239,7 +267,7 @@ class GrpcChannel:
         metadata: _MetadataLike | None,
         traceparent: str | None,
         timeout: float | None,
-        wait_for_ready: bool,
+        wait_for_ready: bool | None,
         compression: Literal["gzip", "deflate"] | None,
         mailbox: Mailbox,
         future: asyncio.Future[tuple[_MetadataPairs, bytes | None, int, str, _MetadataPairs]],
@@ -250,7 +278,7 @@ class GrpcChannel:
         metadata: _MetadataLike | None,
         traceparent: str | None,
         timeout: float | None,
-        wait_for_ready: bool,
+        wait_for_ready: bool | None,
         compression: Literal["gzip", "deflate"] | None,
         mailbox: Mailbox,
         initial: asyncio.Future[Any],
@@ -266,7 +294,7 @@ class GrpcChannel:
         self, device: int, inode: int, timeout: float, mailbox: Mailbox, future: asyncio.Future[int]
     ) -> None: ...
     def send_descriptor(self, descriptor: int) -> None: ...
-    def close(self) -> None: ...
+    def close(self, grace: float, mailbox: Mailbox, future: asyncio.Future[None]) -> None: ...
 
 @final
 class NativeSpan:

@@ -11,9 +11,11 @@ from meshwright.dataplane.grpc.descriptors import Descriptors, open_descriptors
 from meshwright.dataplane.grpc.identity import IdentitySource, X509Identity
 from meshwright.dataplane.grpc.limits import Limits
 from meshwright.dataplane.grpc.method import nonblocking
+from meshwright.dataplane.grpc.options import ChannelOptions
 from meshwright.dataplane.grpc.server import NativeServer
 
 __all__ = [
+    "ChannelOptions",
     "Context",
     "Descriptors",
     "IdentitySource",

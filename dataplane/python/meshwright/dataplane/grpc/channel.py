@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -18,15 +19,20 @@ from meshwright.dataplane.grpc.descriptors import Descriptors
 from meshwright.dataplane.grpc.interceptors import Interceptors
 from meshwright.dataplane.grpc.limits import Limits
 from meshwright.dataplane.grpc.methods import Place, StreamStream, StreamUnary, UnaryStream, UnaryUnary, no_place
+from meshwright.dataplane.grpc.options import ChannelOptions
 
 
 class NativeChannel(grpc.aio.Channel):
-    """Calls one server, over TCP ("host:port") or a Unix socket ("unix:/path"), with generated stubs.
+    """Calls a target with generated stubs.
+
+    The target is as gRPC names it: "host:port" or "dns:///host:port", "ipv4:address:port,…", "ipv6:[address]:port,…",
+    "unix:/path" or "unix-abstract:name". `service_config` (a dict or its JSON) says how calls are spread over several
+    addresses, when a failed call is tried again, and what holds for single methods; gRPC defines its fields.
 
     `peer` names whom it takes for its server: a SPIFFE ID, with a trailing `*` the beginning of one
     ("spiffe://mesh.local/ns/shop/*"), "dns:host" for a server of which only a DNS name is known, or "" for any member
     of the own trust domain. `tls_versions` may have "1.2" beside "1.3" for old servers. Without `identity` it speaks
-    plain text. One connection is made on demand, made again with a capped back-off when it breaks, and replaced without
+    plain text. Connections are made on demand, made again with a capped back-off when they break, and replaced without
     losing a call when the identity rotates. `compression` is what a call compresses its requests in unless it says
     otherwise; `interceptors` are grpc.aio's, the first outermost. `traceparent(path)` is asked at each call for the
     place in a trace that it belongs to: the call passes it on, and in a recorded trace gets a span. Used on one event
@@ -42,6 +48,8 @@ class NativeChannel(grpc.aio.Channel):
         limits: Limits | None = None,
         compression: grpc.Compression | None = None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
+        service_config: Mapping[str, Any] | str | None = None,
+        options: ChannelOptions | None = None,
         tls_versions: Sequence[str] = identities.TLS_VERSIONS,
         traceparent: Place = no_place,
     ) -> None:
@@ -49,10 +57,27 @@ class NativeChannel(grpc.aio.Channel):
         self._interceptors = Interceptors(interceptors)
         self._compression = encoding_of(compression)
         self._unfollow: Callable[[], None] | None = None
+        config = json.dumps(service_config) if isinstance(service_config, Mapping) else service_config
         native = None
         if identity is not None:
             native, self._unfollow = identities.follow(identity, tls_versions)
-        self._channel = _native.GrpcChannel(target, identity=native, peer=peer, limits=limits or Limits())
+        try:
+            self._channel = _native.GrpcChannel(
+                target,
+                identity=native,
+                peer=peer,
+                limits=limits or Limits(),
+                options=options or ChannelOptions(),
+                service_config=config,
+            )
+        except BaseException:
+            self._stop_following()
+            raise
+
+    def _stop_following(self) -> None:
+        if self._unfollow is not None:
+            self._unfollow()
+            self._unfollow = None
 
     async def __aenter__(self) -> Self:
         """Return the channel; connections are made on demand."""
@@ -65,11 +90,11 @@ class NativeChannel(grpc.aio.Channel):
         await self.close()
 
     async def close(self, grace: float | None = None) -> None:
-        """Refuse further calls; calls under way end with the connection."""
-        if self._unfollow is not None:
-            self._unfollow()
-            self._unfollow = None
-        self._channel.close()
+        """Refuse further calls, give those under way `grace` seconds, and cancel the rest."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._channel.close(grace or 0.0, mailbox.of_running_loop(), future)
+        await future
+        self._stop_following()
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """Return where the channel stands; `try_to_connect` begins to connect."""

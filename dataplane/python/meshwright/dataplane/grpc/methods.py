@@ -85,7 +85,7 @@ class _Method:
     ) -> Callable[[asyncio.Future[Any], asyncio.Future[calls.End]], _native.ClientStream]:
         pairs, place, box = _pairs(metadata), self._place(path), mailbox.of_running_loop()
         return lambda initial, end: self._channel.stream(
-            path, pairs, place, timeout, bool(wait_for_ready), encoding, box, initial, end
+            path, pairs, place, timeout, wait_for_ready, encoding, box, initial, end
         )
 
 
@@ -124,7 +124,7 @@ class UnaryUnary(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
         place, box = self._place(path), mailbox.of_running_loop()
         return calls.UnaryUnaryCall(
             lambda future: self._channel.unary(
-                path, message, _pairs(metadata), place, timeout, bool(wait_for_ready), encoding, box, future
+                path, message, _pairs(metadata), place, timeout, wait_for_ready, encoding, box, future
             ),
             timeout,
             self._deserialize,

@@ -1,0 +1,98 @@
+//! Looks a channel's name up: when it is first needed, and again after failures, but not too often.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::subchannel::{BackOff, jittered};
+use crate::target::{ADDRESSES, Endpoint, Target};
+
+/// A lookup takes no longer; the operating system's own limit is longer than calls want to wait.
+const LIMIT: Duration = Duration::from_secs(20);
+
+type Found = Result<Vec<Endpoint>, String>;
+
+pub(crate) struct Resolver {
+    /// Nothing: the addresses are given, and never change.
+    name: Option<(String, u16)>,
+    interval: Duration,
+    back_off: BackOff,
+    pause: Duration,
+    is_wanted: bool,
+    due: Option<Instant>,
+    looking: Option<Pin<Box<dyn Future<Output = Found> + Send>>>,
+}
+
+impl Resolver {
+    pub(crate) fn new(target: &Target, interval: Duration, back_off: BackOff) -> Self {
+        let name = match target {
+            Target::Name { host, port } => Some((host.clone(), *port)),
+            Target::Addresses(_) => None,
+        };
+        Self {
+            name,
+            interval,
+            back_off,
+            pause: back_off.first,
+            is_wanted: false,
+            due: None,
+            looking: None,
+        }
+    }
+
+    /// Look the name up, as soon as it may be.
+    pub(crate) fn want(&mut self) {
+        self.is_wanted = self.name.is_some();
+    }
+
+    /// Wait for the next addresses; for ever if nobody wants them. Nothing is lost when the wait is given up.
+    pub(crate) async fn next(&mut self) -> Found {
+        loop {
+            if let Some(looking) = &mut self.looking {
+                let found = looking.await;
+                self.looking = None;
+                let pause = if found.is_ok() {
+                    self.pause = self.back_off.first;
+                    self.interval
+                } else {
+                    self.is_wanted = true;
+                    let pause = self.pause;
+                    self.pause = (pause * 2).min(self.back_off.longest);
+                    jittered(pause)
+                };
+                self.due = Some(Instant::now() + pause);
+                return found;
+            }
+            match &self.name {
+                Some((host, port)) if self.is_wanted => {
+                    if let Some(due) = self.due {
+                        tokio::time::sleep_until(due).await;
+                    }
+                    self.is_wanted = false;
+                    self.looking = Some(Box::pin(look_up(host.clone(), *port)));
+                }
+                _ => return std::future::pending().await,
+            }
+        }
+    }
+}
+
+async fn look_up(host: String, port: u16) -> Found {
+    let found = tokio::time::timeout(LIMIT, tokio::net::lookup_host((&*host, port))).await;
+    let found = found
+        .map_err(|_| format!("no answer within {LIMIT:?}"))?
+        .map_err(|error| error.to_string())?;
+    let mut endpoints = Vec::new();
+    for address in found.take(ADDRESSES) {
+        let endpoint = Endpoint::Tcp(address);
+        if !endpoints.contains(&endpoint) {
+            endpoints.push(endpoint);
+        }
+    }
+    if endpoints.is_empty() {
+        return Err("the name has no address".to_owned());
+    }
+    Ok(endpoints)
+}
