@@ -12,14 +12,16 @@ import structlog
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import `pki` and other helpers beside this file
 
+import fronts
 from meshwright.core.grpc import Front
 from pki import Pki
 
 
 @pytest.fixture(params=["native", "aio"])
-def grpc_front(request: pytest.FixtureRequest) -> Front:
-    """The front that a service's gRPC server stands on: a test that takes it runs on both."""
+def grpc_front(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Front:
+    """The front that a service's gRPC server stands on: a test or module that uses it runs on both."""
     front: Front = request.param
+    monkeypatch.setattr(fronts, "CURRENT", front)
     return front
 
 

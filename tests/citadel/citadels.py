@@ -16,6 +16,7 @@ import grpc
 import httpx
 from google.protobuf.duration_pb2 import Duration
 
+import fronts
 from meshwright.api.citadel.v1 import admin_pb2, admin_pb2_grpc, registration_pb2
 from meshwright.citadel import app
 from meshwright.citadel.agent import app as agent_app
@@ -96,6 +97,7 @@ async def citadel(folder: Path, *, port: int | None = None, **options: Any) -> A
     address = f"127.0.0.1:{port or free_port()}"
     settings = CitadelSettings(
         listen=address,
+        grpc_front=fronts.CURRENT,
         admin_socket=f"unix:{folder}/citadel.sock",
         admin=f"unix:{folder}/citadel-health.sock",
         log_level="error",

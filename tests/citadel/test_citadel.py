@@ -30,6 +30,8 @@ from meshwright.core.identity import IdentitySource, StaticIdentity, part_dns, p
 from meshwright.core.store import MemoryStore
 from pki import Pki
 
+pytestmark = pytest.mark.usefixtures("grpc_front")
+
 CITADEL = part_id(DOMAIN, "citadel")
 
 

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from meshwright.api.istio.mixer.v1 import mixer_pb2
 from meshwright.core import grpc as mesh_grpc
 from meshwright.core import health
 from meshwright.core.grpc import introspection
@@ -64,7 +65,7 @@ async def test_changes_yield_now_and_after_each_change() -> None:
 async def served(grpc_front: mesh_grpc.Front):
     conditions = health.Health("store")
     server = mesh_grpc.Server("127.0.0.1:0", None, front=grpc_front)
-    introspection.add_to_server(server, conditions, "istio.mixer.v1.Mixer")
+    introspection.add_to_server(server, conditions, *mixer_pb2.DESCRIPTOR.services_by_name.values())
     address = await server.start()
     async with mesh_grpc.Channel(address, None) as channel:
         yield conditions, health_pb2_grpc.HealthStub(channel)

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+import fronts
 from meshwright.core.config import Object, from_document
 from meshwright.core.identity import StaticIdentity
 from meshwright.manager import app
@@ -32,7 +33,8 @@ async def running(pki: Pki, folder: Path, **settings: Any) -> AsyncIterator[str]
     address = f"127.0.0.1:{free_port()}"
     identity = Pki.write(pki.part("manager"), folder / "manager-identity")
     stop = asyncio.Event()
-    parsed = ManagerSettings(listen=address, identity=identity, log_level="error", _cli_parse_args=False, **settings)
+    settings = {"listen": address, "identity": identity, "grpc_front": fronts.CURRENT, "log_level": "error", **settings}
+    parsed = ManagerSettings(_cli_parse_args=False, **settings)
     task = asyncio.create_task(app.run(parsed, stop))
     try:
         await ready(address, task)

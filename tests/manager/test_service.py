@@ -26,6 +26,8 @@ from meshwright.manager.xds import types
 from meshwright.manager.xds.node import node_id
 from pki import Pki
 
+pytestmark = pytest.mark.usefixtures("grpc_front")
+
 RULE = "apiVersion: config.istio.io/v1alpha2\nkind: rule\nmetadata: {name: r}\nspec: {match: 'true'}\n"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mixers import Mixer
 from rule_documents import MALLORY, action, denial, document, quota
 
@@ -96,6 +97,25 @@ async def test_who_may_ask_what(mixer: Mixer, pki: Pki) -> None:
                 await call()
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
         health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_the_administrator_reads_what_rust_serves(mixer: Mixer, pki: Pki) -> None:
+    """Reflection has the services that never enter Python too, with their messages."""
+    async with mixer.channel(pki.part("admin")) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+
+        async def ask(**question: str) -> Any:
+            call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(**question)]), timeout=10)
+            return await call.read()
+
+        listed = (await ask(list_services="")).list_services_response
+        names = [service.name for service in listed.service]
+        assert {"istio.mixer.v1.Mixer", "envoy.service.auth.v3.Authorization", "grpc.health.v1.Health"} < set(names)
+        for name in names:
+            described = await ask(file_containing_symbol=name)
+            assert described.file_descriptor_response.file_descriptor_proto, name
+        health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=names[0]))
         assert health.status == health_pb2.HealthCheckResponse.SERVING
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import fronts
 from meshwright.core import grpc as mesh_grpc
 from meshwright.core import settings as core_settings
 from meshwright.core.clock import ManualClock
@@ -90,7 +91,7 @@ class Mesh:
             for records in (self.registry.services, self.registry.endpoints)
         ]
         await self.registry.loaded()
-        server = mesh_grpc.Server("127.0.0.1:0", StaticIdentity(self.svid))
+        server = mesh_grpc.Server("127.0.0.1:0", StaticIdentity(self.svid), front=fronts.CURRENT)
         self.registry.add_to(server)
         self.address = await server.start()
 

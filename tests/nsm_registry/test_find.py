@@ -12,6 +12,8 @@ from meshwright.nsm_registry.registry import kinds, watchers
 from meshwright.nsm_registry.registry.directory import Directory, Registered
 from pki import Pki
 
+pytestmark = pytest.mark.usefixtures("grpc_front")
+
 
 def endpoint(name: str, *services: str, url: str = "tcp://10.0.0.1:5001", **labels: str) -> NetworkServiceEndpoint:
     return NetworkServiceEndpoint(

@@ -13,6 +13,8 @@ from meshwright.nsm.registry_path import RegistryPath
 from meshwright.nsm.wire import NetworkService, NetworkServiceEndpoint
 from pki import Pki
 
+pytestmark = pytest.mark.usefixtures("grpc_front")
+
 PATH = '{"Index":0,"PathSegments":[{"token":""}]}'
 
 

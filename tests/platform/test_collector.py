@@ -17,6 +17,7 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
+import fronts
 from meshwright.api.collector.v1 import collector_pb2 as pb
 from meshwright.api.collector.v1.collector_pb2_grpc import CollectorQueryStub, add_CollectorQueryServicer_to_server
 from meshwright.core.grpc import Authorization, Channel, Server
@@ -135,9 +136,9 @@ def test_values_as_text() -> None:
 
 @contextlib.asynccontextmanager
 async def serving(pki: Pki, logs: LogStore, traces: TraceStore) -> AsyncIterator[str]:
-    server = Server(
-        "127.0.0.1:0", StaticIdentity(pki.part("collector")), authorize=Authorization(app.rules("mesh.local"))
-    )
+    authorize = Authorization(app.rules("mesh.local"))
+    identity = StaticIdentity(pki.part("collector"))
+    server = Server("127.0.0.1:0", identity, front=fronts.CURRENT, authorize=authorize)
     logs_service_pb2_grpc.add_LogsServiceServicer_to_server(otlp.LogsService(logs, None), server)
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(otlp.TraceService(traces, None), server)
     add_CollectorQueryServicer_to_server(Query(traces, logs, MetricStore(10)), server)
@@ -152,6 +153,7 @@ def channel(pki: Pki, address: str, identity: Any) -> Channel:
     return Channel(address, StaticIdentity(identity), peer=part_id("mesh.local", "collector"))
 
 
+@pytest.mark.usefixtures("grpc_front")
 async def test_any_mesh_identity_writes_and_only_the_administrator_reads(pki: Pki) -> None:
     """A workload may send telemetry and may not read it; the admin identity may read it."""
     async with serving(pki, LogStore(3), TraceStore(10)) as address:

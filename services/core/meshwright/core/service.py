@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
+from google.protobuf.descriptor import ServiceDescriptor
+
 from meshwright.core import citadel_identity, logs, telemetry
 from meshwright.core.admin import Admin
 from meshwright.core.grpc import Authorization, Server, introspection
@@ -60,12 +62,12 @@ class Service:
             access_log=self._settings.access_log,
         )
 
-    async def serve(self, server: Server, *, native_names: Sequence[str] = (), grace: float = 2.0) -> str:
+    async def serve(self, server: Server, *, native: Sequence[ServiceDescriptor] = (), grace: float = 2.0) -> str:
         """Start a server that stops with the service, with health and reflection; return its first address.
 
-        `native_names` are the full names of the services that Rust answers.
+        `native` are the services that Rust answers.
         """
-        introspection.add_to_server(server, self._health, *native_names)
+        introspection.add_to_server(server, self._health, *native)
         address = await server.start()
         self.stack.push_async_callback(server.stop, grace)
         return address

@@ -14,6 +14,10 @@ import prometheus_client
 import structlog
 
 from meshwright.api.config.v1 import config_pb2_grpc
+from meshwright.api.envoy.service.accesslog.v3 import als_pb2
+from meshwright.api.envoy.service.auth.v3 import external_auth_pb2
+from meshwright.api.istio.mixer.v1 import mixer_pb2
+from meshwright.api.mixer.v1 import quota_pb2
 from meshwright.core import bus as buses
 from meshwright.core import config, errors, service
 from meshwright.core import health as healths
@@ -34,12 +38,11 @@ from meshwright.mixer.replicas import Replicas
 from meshwright.mixer.settings import MixerSettings
 from meshwright.mixer.validate import ValidationServicer
 
-_NATIVE = (
-    "istio.mixer.v1.Mixer",
-    "envoy.service.auth.v3.Authorization",
-    "envoy.service.accesslog.v3.AccessLogService",
-    "meshwright.mixer.v1.QuotaPeer",
-)
+_NATIVE = [
+    service
+    for file in (mixer_pb2, external_auth_pb2, als_pb2, quota_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+]  # what the engine answers
 _MEMORY_BYTES = 32 << 20  # of records that wait in this process when there is no NATS
 
 _log = structlog.get_logger(__name__)
@@ -94,7 +97,7 @@ async def run(settings: MixerSettings, stop: asyncio.Event) -> None:
             stopped = tasks.create_task(stop.wait(), name="stop")
             await asyncio.wait({first, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not stop.is_set():
-                address = await own.serve(server, native_names=_NATIVE)
+                address = await own.serve(server, native=_NATIVE)
                 health.set("listener", True)
                 _log.info("mixer_serving", address=address, replica=replica, adapters=sorted(installed))
                 background += [

@@ -6,6 +6,7 @@ reflection is for the platform's own identities, such as the administrator's.
 
 from __future__ import annotations
 
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -25,11 +26,11 @@ def rules(trust_domain: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     )
 
 
-def add_to_server(server: Server, health: Health, *native_names: str) -> None:
+def add_to_server(server: Server, health: Health, *native: ServiceDescriptor) -> None:
     """Serve health and reflection of all that `server` has; call it last, before the start.
 
-    `native_names` are the full names of services that Rust answers; their messages must have been imported.
+    `native` are the services that Rust answers.
     """
-    names = (*server.services, *native_names)
-    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(health, names), server)
-    reflection.enable_server_reflection((*server.services, *native_names, reflection.SERVICE_NAME), server)
+    natives = [service.full_name for service in native]
+    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(health, (*server.services, *natives)), server)
+    reflection.enable_server_reflection((*server.services, *natives, reflection.SERVICE_NAME), server)
