@@ -8,6 +8,7 @@ import ssl
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -210,6 +211,30 @@ async def test_a_handler_of_a_generic_kind_is_served(grpc_front: mesh_grpc.Front
     async with mesh_grpc.Channel(address, None) as channel:
         assert await channel.unary_unary("/any.Service/Method")(b" it is") == b"/any.Service/Method it is"
     await server.stop(0)
+
+
+class Counting(grpc.aio.ServerInterceptor):
+    """Notes the methods that it was asked about."""
+
+    def __init__(self) -> None:
+        self.methods: list[str] = []
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        self.methods.append(handler_call_details.method)
+        return await continuation(handler_call_details)
+
+
+async def test_interceptors_and_compression_are_grpc_aios(grpc_front: mesh_grpc.Front) -> None:
+    counting = Counting()
+    server = mesh_grpc.Server(
+        "127.0.0.1:0", None, front=grpc_front, interceptors=[counting], compression=grpc.Compression.Gzip
+    )
+    health_pb2_grpc.add_HealthServicer_to_server(Echo(), server)
+    address = await server.start()
+    async with mesh_grpc.Channel(address, None) as channel:
+        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+    await server.stop(0)
+    assert counting.methods == ["/grpc.health.v1.Health/Check"]
 
 
 async def test_a_taken_port_names_part_address_and_holder(grpc_front: mesh_grpc.Front) -> None:

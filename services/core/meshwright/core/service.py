@@ -59,6 +59,7 @@ class Service:
             authorize=Authorization((*rules, *introspection.rules(self._settings.trust_domain))),
             native=native,
             requires=requires,
+            tls_versions=("1.2", "1.3") if self._settings.tls_1_2 else ("1.3",),
             access_log=self._settings.access_log,
         )
 

@@ -52,6 +52,9 @@ class ServiceSettings(BaseSettings):
         description="Server under the gRPC listener: native (Rust) or aio (grpcio's, to compare with; it can't serve "
         "mixer, citadel-agent, nsmgr and forwarder).",
     )
+    tls_1_2: bool = Field(
+        False, description="Let clients that know no TLS 1.3 speak TLS 1.2 with the gRPC listener (native front)."
+    )
     access_log: access_rules.AccessRules = Field(
         access_rules.DEFAULT,
         description="Calls that get a line in the log: off, failed (refused, or failed on this side) or all; also by "

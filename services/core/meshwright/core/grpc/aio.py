@@ -32,11 +32,17 @@ class AioServer(grpc.aio.Server):
         *,
         authorize: Authorization | None,
         limits: Limits,
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
+        compression: grpc.Compression | None,
         socket_mode: int,
     ) -> None:
         guards = [] if authorize is None else [AuthorizationInterceptor(authorize)]
         self._listen, self._identity, self._socket_mode = listen, identity, socket_mode
-        self._server: Any = grpc.aio.server(interceptors=[*server_interceptors(), *guards], options=_options(limits))
+        self._server: Any = grpc.aio.server(
+            interceptors=[*server_interceptors(), *guards, *interceptors],
+            options=_options(limits),
+            compression=compression,
+        )
         self._served: X509Identity | None = None
         self.addresses: list[str] = []
 

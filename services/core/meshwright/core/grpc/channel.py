@@ -7,7 +7,7 @@ call, and a call shall cost no more here than on the bare channel.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -16,8 +16,14 @@ from meshwright.core import errors, settings
 from meshwright.core.grpc import limits as default_limits
 from meshwright.core.grpc import tracing
 from meshwright.core.identity import IdentitySource
-from meshwright.dataplane.grpc import Limits, NativeChannel
+from meshwright.dataplane.grpc import ChannelOptions, Limits, NativeChannel
 from meshwright.dataplane.grpc.methods import no_place
+
+_OPTIONS = ChannelOptions(
+    keep_alive_seconds=30.0,  # the platform's servers take it: a peer that vanished is missed within a minute
+    keep_alive_timeout_seconds=10.0,
+    longest_back_off_seconds=2.0,  # parts of one mesh restart within seconds
+)
 
 
 class Channel(NativeChannel):
@@ -35,6 +41,7 @@ class Channel(NativeChannel):
         traced: bool = True,
         limits: Limits | None = None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
+        service_config: Mapping[str, Any] | None = None,
     ) -> None:
         if identity is None and not settings.is_local(target):
             raise errors.ConfigError(f"{target} isn't local", field="target", remedy="give an identity")
@@ -46,6 +53,8 @@ class Channel(NativeChannel):
             peer=peer or "",
             limits=limits or default_limits.DEFAULT,
             interceptors=interceptors,
+            service_config=service_config,
+            options=_OPTIONS,
             traceparent=tracing.traceparent if traced else no_place,
         )
 

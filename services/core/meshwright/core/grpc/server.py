@@ -20,6 +20,7 @@ from meshwright.core.grpc.aio import AioServer
 from meshwright.core.grpc.authorization import Authorization
 from meshwright.core.identity import IdentitySource
 from meshwright.dataplane.grpc import Limits, NativeServer
+from meshwright.dataplane.grpc.identity import TLS_VERSIONS
 
 Front = Literal["native", "aio"]
 
@@ -30,8 +31,9 @@ class Server(grpc.aio.Server):
     `identity=None` is plain text, which only loopback addresses and Unix sockets serve.
     `authorize` says who may call what; in plain text it is asked only if it names Unix users ("unix:uid=1000").
     `native` are services that Rust answers. `requires` names what the servicers need of the native front, in words for
-    an error message. `part` is who serves, for the same. `access_log` says which calls get a line in the log (see
-    `access_rules`); grpc.aio's front writes none.
+    an error message. `part` is who serves, for the same. `interceptors` and `compression` are grpc.aio's.
+    `tls_versions` may have "1.2" beside "1.3" for old clients; grpc.aio's front takes both in any case. `access_log`
+    says which calls get a line in the log (see `access_rules`); grpc.aio's front writes none.
     """
 
     def __init__(
@@ -45,6 +47,9 @@ class Server(grpc.aio.Server):
         native: Sequence[Any] = (),
         requires: Sequence[str] = (),
         limits: Limits | None = None,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        compression: grpc.Compression | None = None,
+        tls_versions: Sequence[str] = TLS_VERSIONS,
         access_log: str = access_rules.DEFAULT,
         socket_mode: int = 0o600,
     ) -> None:
@@ -67,12 +72,23 @@ class Server(grpc.aio.Server):
                 authorize=authorize.rules if authorize else None,
                 native=native,
                 limits=limits,
+                interceptors=interceptors,
+                compression=compression,
+                tls_versions=tls_versions,
                 access_log=access_rules.parse(access_log),
                 socket_mode=socket_mode,
             )
         else:
             _refuse_native_needs(native, requires, identity, authorize)
-            self._front = AioServer(self._listen, identity, authorize=authorize, limits=limits, socket_mode=socket_mode)
+            self._front = AioServer(
+                self._listen,
+                identity,
+                authorize=authorize,
+                limits=limits,
+                interceptors=interceptors,
+                compression=compression,
+                socket_mode=socket_mode,
+            )
 
     @property
     def addresses(self) -> list[str]:
