@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 from meshwright.core import errors, settings
 from meshwright.core.grpc import limits as default_limits
-from meshwright.core.grpc import tracing
+from meshwright.core.grpc import metrics, tracing
 from meshwright.core.identity import IdentitySource
 from meshwright.dataplane.grpc import ChannelOptions, Limits, NativeChannel
 from meshwright.dataplane.grpc.methods import no_place
@@ -57,6 +57,7 @@ class Channel(NativeChannel):
             options=_OPTIONS,
             traceparent=tracing.traceparent if traced else no_place,
         )
+        metrics.install()
 
     def unary_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Return what makes calls of `method`; a deadline is set when the caller gives none."""
