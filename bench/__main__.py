@@ -12,6 +12,7 @@ from bench.result import Busy
 NAMES = {
     "check": "a policy check over gRPC, against a bare tonic handler that decodes the same request and answers OK",
     "push": "one endpoint's change to 200 ADS clients, against a bare server that writes the same bytes",
+    "serve": "an echo over gRPC on one core, against grpc.aio, grpcio's threads, grpc-go and bare tonic",
     "issue": "a certificate for a CSR, against bare `cryptography`",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,16 @@ def floors() -> Path:
     return target / "release"
 
 
+def go_floors() -> Path | None:
+    """Build the peers that are written in Go; return the folder of their programs, None where there is no Go."""
+    if shutil.which("go") is None:
+        return None
+    folder = ROOT / "build" / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["go", "build", "-trimpath", "-o", f"{folder}/echo_go", "."], check=True, cwd=FLOORS / "go")
+    return folder
+
+
 def cpu_us(pid: int) -> float:
     """Return the CPU time that a process has used, all its threads, in microseconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -35,18 +46,21 @@ def cpu_us(pid: int) -> float:
 
 @contextmanager
 def process(
-    *command: str | Path, core: int, stdin: bool = False, environment: dict[str, str] | None = None
+    *command: str | Path, core: int, stdin: bool = False, quiet: bool = False, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a program on one core for the length of the context."""
+    """Run a program on one core for the length of the context.
+
+    It begins there, as threads that it has at once don't follow it to another. `quiet`: its log goes nowhere.
+    """
     started = subprocess.Popen(
-        [str(part) for part in command],
+        ["taskset", "-c", str(core), *(str(part) for part in command)],
         stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL if quiet else None,
         text=True,
         env={**os.environ, **(environment or {})},
     )
     try:
-        os.sched_setaffinity(started.pid, {core})
         yield started
     finally:
         started.terminate()
@@ -67,7 +81,7 @@ def first_line(started: subprocess.Popen[str]) -> str:
 
 
 def load(programs: Path, arguments: Sequence[str]) -> dict[str, Any]:
-    """Run the unary load client on its core and return what it printed."""
+    """Run the load client on its core and return what it printed."""
     command = ["taskset", "-c", str(CLIENT_CORE), str(programs / "grpc_load"), *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     printed: dict[str, Any] = json.loads(done.stdout)

@@ -27,6 +27,16 @@ class Result:
     better: Literal["lower", "higher"]
     cpu_us: dict[str, float]
     conditions: dict[str, Any] = field(default_factory=dict)
+    goal: float | None = None
+    beside: Sequence[Result] = ()
+    """What the same run has measured beside it."""
+
+    @property
+    def meets_goal(self) -> bool | None:
+        """Whether the ratio is as good as its goal; None without one."""
+        if self.goal is None:
+            return None
+        return self.ratio >= self.goal if self.better == "higher" else self.ratio <= self.goal
 
     @property
     def ratio(self) -> float:
@@ -42,17 +52,22 @@ class Result:
             "unit": self.unit,
             "ratio": round(self.ratio, 3),
             "better": self.better,
+            "goal": self.goal,
+            "meets_goal": self.meets_goal,
             "cpu_us": self.cpu_us,
             "conditions": self.conditions,
+            "beside": [result.as_dict() for result in self.beside],
         }
 
     def __str__(self) -> str:
         """Lines for people."""
+        goal = "" if self.goal is None else f"; goal {self.goal:g}, {'met' if self.meets_goal else 'missed'}"
         lines = [
             f"{self.name}: ours {self.ours:.1f} {self.unit}, against {self.against:.1f} {self.unit}, "
-            f"ratio {self.ratio:.2f} ({self.better} is better)",
+            f"ratio {self.ratio:.2f} ({self.better} is better{goal})",
             *(f"  {who}: {cost:.1f} µs CPU an operation" for who, cost in self.cpu_us.items()),
             *(f"  {name}: {value}" for name, value in self.conditions.items()),
+            *map(str, self.beside),
         ]
         return "\n".join(lines)
 

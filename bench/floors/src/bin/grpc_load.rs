@@ -1,74 +1,175 @@
-//! A closed-loop client for unary calls: so many connections, so many calls under way on each, for so long.
-//! Prints one line of JSON: calls, failed, seconds, and latencies in microseconds.
+//! A closed-loop client: so many connections, so many calls under way on each, for so long. A call has one request and
+//! one response, or as many as the server streams. Written on HTTP/2 itself, so that it costs less than the servers it
+//! loads. `--traced N` puts every Nth call of a worker into a trace that is recorded. Prints one line of JSON: calls, messages, failed, seconds, and the calls' latencies in microseconds.
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+use h2::client::SendRequest;
+use http::{HeaderMap, HeaderValue, Request};
 use meshwright_floors::arguments::Arguments;
-use meshwright_floors::raw::Raw;
-use meshwright_floors::tls;
-use tonic::Request;
-use tonic::client::Grpc;
-use tonic::codegen::http::uri::PathAndQuery;
+use meshwright_floors::tls::{self, Stream};
+
+const HEADER: usize = 5;
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// What a worker has done.
+#[derive(Default)]
+struct Done {
+    latencies: Vec<u64>,
+    messages: u64,
+    failed: u64,
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let arguments = Arguments::read();
-    let path: PathAndQuery = arguments.get("path").parse().expect("a method path");
-    let message = Bytes::from(std::fs::read(arguments.get("message")).expect("the request's bytes"));
+    let target = arguments.get("target");
+    let connector = tls::Connector::new(arguments.find("tls"), arguments.find("domain").unwrap_or("localhost"));
+    let scheme = if arguments.find("tls").is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let authority = arguments.find("domain").unwrap_or(target);
+    let request = Request::post(format!("{scheme}://{authority}{}", arguments.get("path")))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("user-agent", "meshwright-load")
+        .body(())
+        .expect("a request");
+    let mut in_trace = request.clone();
+    in_trace
+        .headers_mut()
+        .insert("traceparent", HeaderValue::from_static(TRACEPARENT));
+    let message = std::fs::read(arguments.get("message")).expect("the request's bytes");
+    let mut frame = BytesMut::with_capacity(HEADER + message.len());
+    frame.put_u8(0);
+    frame.put_u32(message.len() as u32);
+    frame.put_slice(&message);
+    let frame = frame.freeze();
     let streams = arguments.number("streams", 16);
+    let traced = arguments.number("traced", 0);
     let window = Duration::from_millis(arguments.number("milliseconds", 2000) as u64);
-    let channels = tls::connect(
-        arguments.get("target"),
-        arguments.get("tls"),
-        arguments.get("domain"),
-        arguments.number("connections", 16),
-    )
-    .await;
 
+    let mut connections = Vec::new();
+    for _ in 0..arguments.number("connections", 16) {
+        connections.push(open(connector.connect(target).await).await);
+    }
     let begun = Instant::now();
-    let workers: Vec<_> = channels
+    let workers: Vec<_> = connections
         .iter()
-        .flat_map(|channel| std::iter::repeat_n(channel, streams))
-        .map(|channel| {
-            let (mut client, path, message) = (Grpc::new(channel.clone()), path.clone(), message.clone());
-            tokio::spawn(async move {
-                let (mut latencies, mut failed) = (Vec::new(), 0u64);
-                while begun.elapsed() < window {
-                    let sent = Instant::now();
-                    let answered = match client.ready().await {
-                        Ok(()) => client
-                            .unary(Request::new(message.clone()), path.clone(), Raw)
-                            .await
-                            .is_ok(),
-                        Err(_) => false,
-                    };
-                    latencies.push(sent.elapsed().as_nanos() as u64 / 1000);
-                    failed += u64::from(!answered);
-                }
-                (latencies, failed)
-            })
+        .flat_map(|connection| std::iter::repeat_n(connection, streams))
+        .map(|connection| {
+            let requests = [&request, &in_trace].map(Clone::clone);
+            tokio::spawn(work(
+                connection.clone(),
+                requests,
+                traced,
+                frame.clone(),
+                begun + window,
+            ))
         })
         .collect();
-    let (mut latencies, mut failed) = (Vec::new(), 0);
+    let mut all = Done::default();
     for worker in workers {
-        let (times, faults) = worker.await.expect("the worker ends");
-        latencies.extend(times);
-        failed += faults;
+        let done = worker.await.expect("the worker ends");
+        all.latencies.extend(done.latencies);
+        all.messages += done.messages;
+        all.failed += done.failed;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    latencies.sort_unstable();
+    all.latencies.sort_unstable();
     let at = |share: f64| {
-        latencies
-            .get((latencies.len() as f64 * share) as usize)
-            .copied()
-            .unwrap_or_default()
+        let index = (all.latencies.len() as f64 * share) as usize;
+        all.latencies.get(index).copied().unwrap_or_default() as f64 / 1000.0
     };
     println!(
         "{}",
         serde_json::json!({
-            "calls": latencies.len(), "failed": failed, "seconds": seconds,
+            "calls": all.latencies.len(), "messages": all.messages, "failed": all.failed, "seconds": seconds,
             "p50_us": at(0.5), "p99_us": at(0.99), "p999_us": at(0.999),
         })
     );
+}
+
+/// HTTP/2 on a connection, with windows that never hold a server back.
+async fn open(stream: Stream) -> SendRequest<Bytes> {
+    let (sender, connection) = h2::client::Builder::new()
+        .initial_window_size(4 << 20)
+        .initial_connection_window_size(64 << 20)
+        .handshake(stream)
+        .await
+        .expect("HTTP/2");
+    tokio::spawn(connection); // its end shows in the calls
+    sender
+}
+
+async fn work(
+    connection: SendRequest<Bytes>,
+    [plain, in_trace]: [Request<()>; 2],
+    traced: usize,
+    frame: Bytes,
+    end: Instant,
+) -> Done {
+    let mut done = Done::default();
+    while Instant::now() < end {
+        let is_traced = traced != 0 && done.latencies.len() % traced == 0;
+        let request = if is_traced { &in_trace } else { &plain };
+        let sent = Instant::now();
+        match call(connection.clone(), request.clone(), frame.clone()).await {
+            Ok(messages) => done.messages += messages,
+            Err(_) => done.failed += 1,
+        }
+        done.latencies.push(sent.elapsed().as_nanos() as u64);
+    }
+    done
+}
+
+/// Make a call; how many messages came, when its status was OK.
+async fn call(connection: SendRequest<Bytes>, request: Request<()>, frame: Bytes) -> Result<u64, String> {
+    let explain = |error: h2::Error| error.to_string();
+    let mut connection = connection.ready().await.map_err(explain)?;
+    let (response, mut sending) = connection.send_request(request, false).map_err(explain)?;
+    sending.send_data(frame, true).map_err(explain)?;
+    let response = response.await.map_err(explain)?;
+    if response.headers().contains_key("grpc-status") {
+        return status(response.headers()).map(|()| 0);
+    }
+    let mut body = response.into_body();
+    let (mut messages, mut partial) = (0, BytesMut::new());
+    while let Some(chunk) = body.data().await {
+        let chunk = chunk.map_err(explain)?;
+        body.flow_control().release_capacity(chunk.len()).map_err(explain)?;
+        messages += count(&mut partial, chunk);
+    }
+    status(&body.trailers().await.map_err(explain)?.unwrap_or_default())?;
+    Ok(messages)
+}
+
+/// How many messages `chunk` completes; what is left of it waits in `partial`.
+fn count(partial: &mut BytesMut, chunk: Bytes) -> u64 {
+    let (mut messages, mut at) = (0, 0);
+    let joined = if partial.is_empty() {
+        chunk
+    } else {
+        partial.extend_from_slice(&chunk);
+        partial.split().freeze()
+    };
+    while let Some(length) = joined.get(at + 1..at + HEADER) {
+        let end = at + HEADER + u32::from_be_bytes(length.try_into().unwrap_or_default()) as usize;
+        if end > joined.len() {
+            break;
+        }
+        (messages, at) = (messages + 1, end);
+    }
+    partial.extend_from_slice(&joined[at..]);
+    messages
+}
+
+fn status(trailers: &HeaderMap) -> Result<(), String> {
+    match trailers.get("grpc-status") {
+        Some(code) if code == "0" => Ok(()),
+        other => Err(format!("status {other:?}")),
+    }
 }
