@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -11,10 +12,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from meshwright.api.config.v1 import config_pb2_grpc
 from meshwright.core import grpc as mesh_grpc
-from meshwright.core import identity
-from meshwright.core.grpc import introspection
+from meshwright.core import identity, service
 from meshwright.core.health import Health
 from meshwright.core.identity import StaticIdentity, X509Identity
+from meshwright.core.settings import ServiceSettings
 from pki import Pki
 
 SERVER = identity.part_id("mesh.local", "manager")
@@ -22,17 +23,14 @@ CONFIG = "meshwright.config.v1.ConfigService"
 
 
 @pytest.fixture
-async def address(pki: Pki, grpc_front: mesh_grpc.Front) -> AsyncIterator[str]:
-    server = mesh_grpc.Server(
-        "127.0.0.1:0",
-        StaticIdentity(pki.part("manager")),
-        front=grpc_front,
-        authorize=mesh_grpc.Authorization(introspection.rules("mesh.local")),
-    )
-    config_pb2_grpc.add_ConfigServiceServicer_to_server(config_pb2_grpc.ConfigServiceServicer(), server)
-    introspection.add_to_server(server, Health())
-    yield await server.start()
-    await server.stop(0)
+async def address(pki: Pki, grpc_front: mesh_grpc.Front, tmp_path: Path) -> AsyncIterator[str]:
+    """A service whose own rule lets every identity of the mesh call everything of its own."""
+    identity = Pki.write(pki.part("manager"), tmp_path)
+    settings = ServiceSettings(identity=identity, grpc_front=grpc_front, log_level="error", _cli_parse_args=False)
+    async with service.begun(settings, Health()) as own:
+        server = own.server([("/", ["spiffe://mesh.local/*"])])
+        config_pb2_grpc.add_ConfigServiceServicer_to_server(config_pb2_grpc.ConfigServiceServicer(), server)
+        yield await own.serve(server)
 
 
 def channel(address: str, svid: X509Identity) -> mesh_grpc.Channel:

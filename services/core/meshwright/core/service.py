@@ -50,13 +50,16 @@ class Service:
         native: Sequence[Any] = (),
         requires: Sequence[str] = (),
     ) -> Server:
-        """Return the service's gRPC server; `rules` say who may call what (path prefix, SPIFFE ID patterns)."""
+        """Return the service's gRPC server; `rules` say who may call what (path prefix, SPIFFE ID patterns).
+
+        Those of health and reflection come first, so that a rule for "/" leaves them as they are.
+        """
         return Server(
             self._settings.listen if listen is None else listen,
             self.identity,
             front=self._settings.grpc_front,
             part=self._settings.part,
-            authorize=Authorization((*rules, *introspection.rules(self._settings.trust_domain))),
+            authorize=Authorization((*introspection.rules(self._settings.trust_domain), *rules)),
             native=native,
             requires=requires,
             tls_versions=("1.2", "1.3") if self._settings.tls_1_2 else ("1.3",),
