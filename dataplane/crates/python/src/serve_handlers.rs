@@ -207,7 +207,9 @@ async fn read_stream(mut reader: Reader<RequestBody>, inbox: Arc<Inbox>, outbox:
         match reader.next().await {
             Ok(Ok(Some(message))) => inbox.put(message).await,
             Ok(Err(status)) => return outbox.say(Said::failure(status.into())), // too long, or malformed
-            Ok(Ok(None)) | Err(_) => return inbox.end(), // a broken connection ends the whole call soon
+            Ok(Ok(None)) => return inbox.end(),
+            // The caller has gone: half a stream must not look like a whole one. The handler is cancelled soon.
+            Err(_) => return inbox.break_off(),
         }
     }
 }

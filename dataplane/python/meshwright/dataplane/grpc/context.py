@@ -341,7 +341,7 @@ class SyncContext(Common, grpc.ServicerContext):  # type: ignore[misc]
 
     def cancel(self) -> bool:
         """End the call with CANCELLED; False when it has ended."""
-        if self.done():
+        if self._done:
             return False
         self._cancelled = True
         self._end(None, grpc.StatusCode.CANCELLED, "cancelled by the server", ())
@@ -360,15 +360,24 @@ class SyncContext(Common, grpc.ServicerContext):  # type: ignore[misc]
             yield self._method.deserialize(message)
 
     def _read(self) -> bytes | None:
-        self._raise_if_ended()
+        self._raise_if_over()
         try:
             return self._call.read_blocking()
         except ConnectionError as error:
-            raise CallOverError(str(error)) from error
+            raise self._over() from error
 
     def _write(self, message: Any) -> None:
-        self._raise_if_ended()
+        self._raise_if_over()
         try:
             self._call.write_blocking(self._method.serialize(message))
         except ConnectionError as error:
-            raise CallOverError(str(error)) from error
+            raise self._over() from error
+
+    def _raise_if_over(self) -> None:
+        if self._cancelled:
+            raise self._over()
+        self._raise_if_ended()
+
+    def _over(self) -> CallOverError:
+        self._cancelled = True  # the loop hears of it by itself, perhaps later
+        return CallOverError("the caller has gone, or the deadline has passed")
