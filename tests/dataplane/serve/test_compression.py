@@ -117,15 +117,19 @@ async def test_one_message_may_stay_plain(raw_server: RawCalls) -> None:
 @pytest.mark.parametrize(
     ("encoding", "body", "code"),
     [
-        ("snappy", framed(b"x"), grpc.StatusCode.UNIMPLEMENTED),
-        (None, framed(b"x", 1), grpc.StatusCode.INTERNAL),
-        ("identity", framed(b"x", 1), grpc.StatusCode.INTERNAL),
-        ("gzip", framed(b"no gzip", 1), grpc.StatusCode.INTERNAL),
-        ("gzip", framed(gzip.compress(b"x") + b"more", 1), grpc.StatusCode.INTERNAL),
-        ("gzip", framed(gzip.compress(b"x" * 1000)[:-9], 1), grpc.StatusCode.INTERNAL),
-        ("gzip", framed(b"", 7), grpc.StatusCode.INTERNAL),
-        ("gzip", framed(gzip.compress(bytes(12 << 20)), 1), grpc.StatusCode.RESOURCE_EXHAUSTED),
-        ("deflate", framed(zlib.compress(bytes(12 << 20)), 1), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        pytest.param("snappy", framed(b"x"), grpc.StatusCode.UNIMPLEMENTED, id="unknown"),
+        pytest.param(None, framed(b"x", 1), grpc.StatusCode.INTERNAL, id="no encoding"),
+        pytest.param("identity", framed(b"x", 1), grpc.StatusCode.INTERNAL, id="identity"),
+        pytest.param("gzip", framed(b"no gzip", 1), grpc.StatusCode.INTERNAL, id="no gzip"),
+        pytest.param("gzip", framed(gzip.compress(b"x") + b"more", 1), grpc.StatusCode.INTERNAL, id="padded"),
+        pytest.param("gzip", framed(gzip.compress(b"x" * 1000)[:-9], 1), grpc.StatusCode.INTERNAL, id="cut"),
+        pytest.param("gzip", framed(b"", 7), grpc.StatusCode.INTERNAL, id="flag 7"),
+        pytest.param(
+            "gzip", framed(gzip.compress(bytes(12 << 20)), 1), grpc.StatusCode.RESOURCE_EXHAUSTED, id="gzip bomb"
+        ),
+        pytest.param(
+            "deflate", framed(zlib.compress(bytes(12 << 20)), 1), grpc.StatusCode.RESOURCE_EXHAUSTED, id="deflate bomb"
+        ),
     ],
 )
 async def test_bad_messages_are_refused(
