@@ -13,7 +13,9 @@ use rustls::crypto::ring::Ticketer;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
-use rustls::{AlertDescription, ClientConfig, CommonState, HandshakeKind, PeerIncompatible, ServerConfig};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, CommonState, HandshakeKind, PeerIncompatible, ServerConfig,
+};
 use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
@@ -40,7 +42,7 @@ pub(crate) enum Refused {
     Handshake(String),
     /// A resumed session's certificate isn't good any more: a full handshake shows whether there is a better one.
     #[error("resumed session: {0}")]
-    Stale(rustls::Error),
+    Stale(String),
 }
 
 /// A handshake that went well.
@@ -263,8 +265,18 @@ fn after(
     };
     match verify(leaf, others, resumed) {
         Ok(verified) => Ok((verified, leaf.as_ref().into(), resumed)),
-        Err(error) if resumed => Err(Refused::Stale(error)),
-        Err(error) => Err(Refused::Handshake(error.to_string())),
+        Err(error) if resumed => Err(Refused::Stale(reason(&error))),
+        Err(error) => Err(Refused::Handshake(reason(&error))),
+    }
+}
+
+/// Say an error, without rustls' wrapping around our own reasons.
+fn reason(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
+            format!("invalid peer certificate: {}", other.0)
+        }
+        error => error.to_string(),
     }
 }
 
@@ -286,11 +298,12 @@ fn explain(error: &io::Error, versions: Versions) -> Refused {
             ) | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)
         )
     );
+    let error = cause.map_or_else(|| error.to_string(), reason);
     Refused::Handshake(match versions {
         Versions::Only13 if is_about_versions => {
             format!("{error} (tls_versions allows 1.3 only here; \"1.2\" may be added for old peers)")
         }
         Versions::From12 if is_about_versions => format!("{error} (tls_versions allows 1.3 and 1.2 here)"),
-        _ => error.to_string(),
+        _ => error,
     })
 }

@@ -214,3 +214,150 @@ fn refuse(reason: String) -> rustls::Error {
 fn refuse_certificate(reason: &str) -> rustls::Error {
     refuse(format!("the peer's certificate: {reason}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+    };
+
+    use super::*;
+
+    const DOMAINS: [&str; 3] = ["one.domain", "two.domain", "three.domain"];
+
+    struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+    impl Authority {
+        fn new(name: &str) -> Self {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.distinguished_name.push(DnType::CommonName, name);
+            let key = KeyPair::generate().expect("key");
+            Self(CertifiedIssuer::self_signed(params, key).expect("authority"))
+        }
+
+        fn bundle(&self) -> Vec<u8> {
+            self.0.pem().into_bytes()
+        }
+
+        fn leaf(&self, uris: &[&str], hosts: &[&str]) -> CertificateDer<'static> {
+            let mut params = CertificateParams::default();
+            let uris = uris.iter().map(|uri| SanType::URI((*uri).try_into().expect("ASCII")));
+            let hosts = hosts
+                .iter()
+                .map(|host| SanType::DnsName((*host).try_into().expect("ASCII")));
+            params.subject_alt_names = uris.chain(hosts).collect();
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            let key = KeyPair::generate().expect("key");
+            params.signed_by(&key, &self.0).expect("certificate").der().clone()
+        }
+    }
+
+    fn trust(own: usize, authorities: &[Authority], federated: &[usize]) -> Trust {
+        let federated: Vec<_> = federated
+            .iter()
+            .map(|domain| (DOMAINS[*domain].to_owned(), authorities[*domain].bundle()))
+            .collect();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        Trust::from_pem(DOMAINS[own], &authorities[own].bundle(), &federated, provider).expect("bundles")
+    }
+
+    /// All of it: each authority issues an ID of each domain to whoever trusts any set of domains.
+    #[test]
+    fn an_authority_speaks_for_its_own_domain_and_for_no_other() {
+        let authorities = DOMAINS.map(Authority::new);
+        let now = UnixTime::now();
+        for federated in [vec![], vec![1], vec![2], vec![1, 2]] {
+            let trust = trust(0, &authorities, &federated);
+            for (issuer, authority) in authorities.iter().enumerate() {
+                for (claimed, domain) in DOMAINS.iter().enumerate() {
+                    let id = format!("spiffe://{domain}/x");
+                    let leaf = authority.leaf(&[&id], &["host.svc"]);
+                    let is_known = issuer == claimed && (claimed == 0 || federated.contains(&claimed));
+                    let about = format!("{domain}'s ID by {}, federated {federated:?}", DOMAINS[issuer]);
+
+                    let client = trust.client(&leaf, &[], now, true);
+                    assert_eq!(client.is_ok(), is_known, "client: {about}");
+                    let server = |expected: &str| {
+                        trust
+                            .server(&leaf, &[], now, &Expected::parse(expected).expect("peer"))
+                            .is_ok()
+                    };
+                    assert_eq!(server(&id), is_known, "exact: {about}");
+                    assert_eq!(server(&format!("spiffe://{domain}/*")), is_known, "prefix: {about}");
+                    assert_eq!(server(""), is_known && claimed == 0, "member: {about}");
+                    assert_eq!(server("dns:host.svc"), is_known && claimed == 0, "host: {about}");
+                    if let Ok(verified) = client {
+                        assert_eq!(verified.id.expect("an ID").as_str(), id);
+                        let hosts = if claimed == 0 { 1 } else { 0 };
+                        assert_eq!(verified.dns.len(), hosts, "only our own authorities name hosts");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hosts_are_known_by_the_own_authorities_only() {
+        let authorities = DOMAINS.map(Authority::new);
+        let trust = trust(0, &authorities, &[1]);
+        let now = UnixTime::now();
+        let server = |leaf: &CertificateDer<'_>, expected: &str| {
+            trust.server(leaf, &[], now, &Expected::parse(expected).expect("peer"))
+        };
+        let ours = authorities[0].leaf(&[], &["A.svc", "*.wild.svc"]);
+        for host in ["dns:a.svc", "dns:A.SVC", "dns:x.wild.svc"] {
+            let verified = server(&ours, host).expect(host);
+            assert_eq!(verified.id, None);
+        }
+        for host in [
+            "dns:b.svc",
+            "dns:wild.svc",
+            "dns:x.y.wild.svc",
+            "",
+            "spiffe://one.domain/*",
+        ] {
+            assert!(server(&ours, host).is_err(), "{host}");
+        }
+        assert!(server(&authorities[1].leaf(&[], &["a.svc"]), "dns:a.svc").is_err());
+        // A URI that isn't a SPIFFE ID makes no difference, one that claims to be one must be it.
+        let web = authorities[0].leaf(&["https://a.svc/"], &["a.svc"]);
+        assert_eq!(server(&web, "dns:a.svc").expect("a host").id, None);
+        for claims in [
+            vec!["spiffe://one.domain/x", "https://a.svc/"],
+            vec!["SPIFFE://one.domain/x"],
+            vec!["spiffe://"],
+        ] {
+            assert!(server(&authorities[0].leaf(&claims, &["a.svc"]), "dns:a.svc").is_err());
+        }
+
+        let client = |leaf: &CertificateDer<'_>, by_dns| trust.client(leaf, &[], now, by_dns);
+        assert!(client(&ours, false).is_err());
+        assert_eq!(&*client(&ours, true).expect("a host").dns[0], "a.svc");
+        assert!(
+            client(&web, true).is_err(),
+            "a URI that isn't a SPIFFE ID is no DNS name"
+        );
+        assert!(client(&authorities[1].leaf(&[], &["a.svc"]), true).is_err());
+        assert!(client(&authorities[0].leaf(&[], &[]), true).is_err());
+    }
+
+    /// One bit at a time, all along the certificate: nothing but the certificate itself is taken, and nothing panics.
+    #[test]
+    fn a_changed_certificate_is_refused() {
+        let authorities = DOMAINS.map(Authority::new);
+        let trust = trust(0, &authorities, &[1]);
+        let leaf = authorities[0].leaf(&["spiffe://one.domain/x"], &[]);
+        let expected = Expected::parse("spiffe://one.domain/x").expect("peer");
+        let now = UnixTime::now();
+        trust.client(&leaf, &[], now, false).expect("unchanged");
+        for place in 0..leaf.len() {
+            let mut changed = leaf.to_vec();
+            changed[place] ^= 1 << (place % 8);
+            let changed = CertificateDer::from(changed);
+            assert!(trust.client(&changed, &[], now, true).is_err(), "byte {place}");
+            assert!(trust.server(&changed, &[], now, &expected).is_err(), "byte {place}");
+            assert!(Names::of_leaf(&leaf[..place]).is_err(), "cut at {place}");
+        }
+    }
+}
