@@ -59,6 +59,11 @@ pub(crate) async fn serve(listen: &str, identities: Option<Arc<Identities>>) -> 
 
 /// A channel to the server's first address.
 pub(crate) fn channel(server: &Running, identities: Option<Arc<Identities>>, peer: &str) -> Channel {
+    channel_to(&server.addresses()[0], identities, peer)
+}
+
+/// A channel to any address.
+pub(crate) fn channel_to(address: &str, identities: Option<Arc<Identities>>, peer: &str) -> Channel {
     let expected = Expected::parse(peer).expect("peer");
-    Channel::new(&server.addresses()[0], identities, expected, Limits::default()).expect("channel")
+    Channel::new(address, identities, expected, Limits::default()).expect("channel")
 }
