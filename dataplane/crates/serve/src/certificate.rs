@@ -2,10 +2,22 @@
 
 use std::sync::Arc;
 
+use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::spiffe::Id;
+
+/// Whether all of these certificates are valid at `now`.
+pub(crate) fn are_in_time(chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    chain.iter().all(|der| {
+        X509Certificate::from_der(der).is_ok_and(|(_, certificate)| {
+            let validity = certificate.validity();
+            (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now)
+        })
+    })
+}
 
 /// Names of a leaf certificate, as its issuer wrote them.
 #[derive(Debug)]

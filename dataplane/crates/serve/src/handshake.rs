@@ -19,11 +19,12 @@ use rustls::{
 use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
+use crate::certificate::are_in_time;
 use crate::identity::{Identities, Identity, Versions};
 use crate::peer::Peer;
 use crate::spiffe::Expected;
 use crate::transport::Transport;
-use crate::trust::Verified;
+use crate::trust::{Trust, Verified};
 use crate::verify::{ClientVerifier, ServerVerifier};
 
 const ALPN_HTTP2: &[u8] = b"h2";
@@ -82,17 +83,17 @@ impl<C> Configurations<C> {
 
     fn of(
         &self,
-        identity: Arc<Identity>,
+        identity: &Arc<Identity>,
         make: impl FnOnce(&Identity) -> Result<C, rustls::Error>,
     ) -> Result<Arc<C>, rustls::Error> {
         if let Some(prepared) = &*self.0.load()
-            && Arc::ptr_eq(&prepared.identity, &identity)
+            && Arc::ptr_eq(&prepared.identity, identity)
         {
             return Ok(prepared.config.clone());
         }
-        let config = Arc::new(make(&identity)?);
+        let config = Arc::new(make(identity)?);
         let prepared = Prepared {
-            identity,
+            identity: identity.clone(),
             config: config.clone(),
         };
         self.0.store(Some(Arc::new(prepared)));
@@ -123,24 +124,19 @@ impl Acceptor {
     }
 
     pub(crate) async fn accept(&self, transport: Transport) -> Result<Made<server::TlsStream<Transport>>, Refused> {
-        let versions = self.identities.versions();
+        let (identity, versions) = (self.identities.current(), self.identities.versions());
         let config = self
             .configurations
-            .of(self.identities.current(), |identity| self.configure(identity, versions))
+            .of(&identity, |identity| self.configure(identity, versions))
             .map_err(|error| Refused::Handshake(error.to_string()))?;
         let stream = TlsAcceptor::from(config)
             .accept(transport)
             .await
             .map_err(|error| explain(&error, versions))?;
-        let verified = |leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>], resumed: bool| {
-            let trust = &self.identities.current().trust;
-            if resumed {
-                trust.client(leaf, others, UnixTime::now(), self.by_dns)
-            } else {
-                trust.identify(leaf)
-            }
+        let again = |trust: &Trust, leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>], now| {
+            trust.client(leaf, others, now, self.by_dns)
         };
-        let (verified, certificate, resumed) = after(stream.get_ref().1, verified)?;
+        let (verified, certificate, resumed) = after(stream.get_ref().1, &identity, &self.identities, again)?;
         Ok(Made {
             stream,
             resumed,
@@ -202,24 +198,19 @@ impl Connector {
     }
 
     pub(crate) async fn connect(&self, transport: Transport) -> Result<Made<client::TlsStream<Transport>>, Refused> {
-        let versions = self.identities.versions();
+        let (identity, versions) = (self.identities.current(), self.identities.versions());
         let config = self
             .configurations
-            .of(self.identities.current(), |identity| self.configure(identity, versions))
+            .of(&identity, |identity| self.configure(identity, versions))
             .map_err(|error| Refused::Handshake(error.to_string()))?;
         let stream = TlsConnector::from(config)
             .connect(self.name(), transport)
             .await
             .map_err(|error| explain(&error, versions))?;
-        let verified = |leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>], resumed: bool| {
-            let trust = &self.identities.current().trust;
-            if resumed {
-                trust.server(leaf, others, UnixTime::now(), &self.expected)
-            } else {
-                trust.identify(leaf)
-            }
+        let again = |trust: &Trust, leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>], now| {
+            trust.server(leaf, others, now, &self.expected)
         };
-        let (verified, certificate, resumed) = after(stream.get_ref().1, verified)?;
+        let (verified, certificate, resumed) = after(stream.get_ref().1, &identity, &self.identities, again)?;
         Ok(Made {
             stream,
             resumed,
@@ -254,16 +245,27 @@ impl Connector {
     }
 }
 
-/// Whom a finished handshake has shown; `verify` is told whether it was resumed.
+/// Whom a handshake that began with `identity` has shown; `again` verifies what a resumed one has taken from its session.
 fn after(
     connection: &CommonState,
-    verify: impl FnOnce(&CertificateDer<'_>, &[CertificateDer<'_>], bool) -> Result<Verified, rustls::Error>,
+    identity: &Arc<Identity>,
+    identities: &Identities,
+    again: impl FnOnce(&Trust, &CertificateDer<'_>, &[CertificateDer<'_>], UnixTime) -> Result<Verified, rustls::Error>,
 ) -> Result<(Verified, Arc<[u8]>, bool), Refused> {
     let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-    let Some([leaf, others @ ..]) = connection.peer_certificates() else {
+    let Some(chain @ [leaf, others @ ..]) = connection.peer_certificates() else {
         return Err(Refused::Handshake("the peer showed no certificate".to_owned()));
     };
-    match verify(leaf, others, resumed) {
+    let (present, now) = (identities.current(), UnixTime::now());
+    // This very identity has verified the chain when the session began, as sessions don't outlive it: only time can
+    // have changed that. That spares the signatures, which are half of what verifying costs.
+    let is_fresh = !resumed || (Arc::ptr_eq(&present, identity) && are_in_time(chain, now));
+    let verified = if is_fresh {
+        present.trust.identify(leaf)
+    } else {
+        again(&present.trust, leaf, others, now)
+    };
+    match verified {
         Ok(verified) => Ok((verified, leaf.as_ref().into(), resumed)),
         Err(error) if resumed => Err(Refused::Stale(reason(&error))),
         Err(error) => Err(Refused::Handshake(reason(&error))),
