@@ -6,6 +6,7 @@ asked at every call, and a call outside of a trace shall cost next to nothing he
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -54,6 +55,7 @@ class Generic(grpc.GenericRpcHandler):
 
 
 def _async(method: str, behavior: _Behavior) -> _Behavior:
+    @functools.wraps(behavior)
     async def answer(request: Any, context: Any) -> Any:
         try:
             parent = place(context)
@@ -73,6 +75,7 @@ def _async(method: str, behavior: _Behavior) -> _Behavior:
 
 
 def _async_stream(method: str, behavior: _Behavior) -> _Behavior:
+    @functools.wraps(behavior)
     async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
         parent = place(context)
         if parent is not None:
@@ -92,6 +95,7 @@ def _async_stream(method: str, behavior: _Behavior) -> _Behavior:
 
 
 def _sync(method: str, behavior: _Behavior) -> _Behavior:
+    @functools.wraps(behavior)
     def answer(request: Any, context: Any) -> Any:
         token = contexts.attach(place(context) or contexts.get_current())
         try:
@@ -107,6 +111,7 @@ def _sync(method: str, behavior: _Behavior) -> _Behavior:
 
 
 def _sync_stream(method: str, behavior: _Behavior) -> _Behavior:
+    @functools.wraps(behavior)
     def answer(request: Any, context: Any) -> Iterator[Any]:
         try:
             yield from behavior(request, context)
