@@ -57,6 +57,16 @@ async def test_no_server(tmp_path: Path) -> None:
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_a_call_that_fails_while_it_begins_says_so(tmp_path: Path) -> None:
+    """The transport may have given up before the first request is handed to it; that is the call's status, not ours."""
+    async with native_channel(f"unix:{tmp_path}/nobody.sock") as channel:
+        for _ in range(500):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async for _ in EchoStub(channel).download("1", timeout=10):
+                    pass
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 async def test_waiting_for_a_server_that_comes(tmp_path: Path, echo: AsyncEcho) -> None:
     """A call that waits for ready goes through once the server is there."""
     address = f"unix:{tmp_path}/late.sock"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -167,8 +168,9 @@ class UnaryStream(_Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
 
         def begin_with_request(initial: asyncio.Future[Any], end: asyncio.Future[calls.End]) -> _native.ClientStream:
             stream = begin(initial, end)
-            stream.write(message)  # the first: there is room
-            stream.done_writing()
+            with contextlib.suppress(ConnectionError):  # it has failed already: its status says why
+                stream.write(message)  # the first: there is room
+                stream.done_writing()
             return stream
 
         return calls.UnaryStreamCall(begin_with_request, timeout, None, self._deserialize, None)
