@@ -28,4 +28,10 @@ impl NativeServices {
     fn names(&self) -> Vec<&'static str> {
         self.add_to(Services::default()).names().collect()
     }
+
+    /// The paths of their methods, e.g. "/istio.mixer.v1.Mixer/Check".
+    #[getter]
+    fn methods(&self) -> Vec<String> {
+        self.add_to(Services::default()).methods().collect()
+    }
 }

@@ -101,8 +101,11 @@ impl AccessLog {
         rule.map_or(Which::Off, |(_, which)| *which)
     }
 
-    pub(crate) fn record(&self, record: Record) {
-        self.waiting.record(record);
+    /// Queue a record if there is room: a flood of refused calls must not cost making records of them.
+    pub(crate) fn record(&self, make: impl FnOnce() -> Record) {
+        if !self.waiting.drops() {
+            self.waiting.record(make());
+        }
     }
 
     /// Take what waits, at most `most`.

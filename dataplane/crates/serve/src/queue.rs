@@ -34,6 +34,15 @@ impl<T> Queue<T> {
         })
     }
 
+    /// Whether the next entry would be dropped, and then count it as that: saves making it.
+    pub fn drops(&self) -> bool {
+        let is_full = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len() >= self.capacity;
+        if is_full {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        is_full
+    }
+
     /// Queue an entry; when the queue is full it is dropped and counted.
     pub fn record(&self, entry: T) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);

@@ -49,7 +49,7 @@ impl Services {
     }
 
     /// The paths of all methods, e.g. "/istio.mixer.v1.Mixer/Check".
-    pub(crate) fn methods(&self) -> impl Iterator<Item = String> {
+    pub fn methods(&self) -> impl Iterator<Item = String> {
         self.methods.iter().cloned()
     }
 

@@ -99,7 +99,7 @@ impl Watch {
         if let Some(access) = self.access.take()
             && (access.which == Which::All || is_trouble(code))
         {
-            access.log.record(Record {
+            access.log.record(|| Record {
                 at: span::now(),
                 path: Record::path_of(&access.path),
                 principal: access.peer.principal().into(),

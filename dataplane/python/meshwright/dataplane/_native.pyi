@@ -140,6 +140,8 @@ class Identity:
 class NativeServices:
     @property
     def names(self) -> list[str]: ...
+    @property
+    def methods(self) -> list[str]: ...
 
 @final
 class PolicyEngine:

@@ -20,7 +20,7 @@ from meshwright.core.conventions import SERVER_FAULTS, ConventionalMetric
 from meshwright.dataplane import telemetry as native
 
 _BUCKETS = [*(f"{bound:g}" for bound in native.bounds()), "+Inf"]
-_NOT_COUNTERS = ("_open",)  # ends of the names of counters that fall as well
+_NOT_COUNTERS = ("_open", "_held")  # ends of the names of counters that fall as well
 
 
 class Server(Protocol):
