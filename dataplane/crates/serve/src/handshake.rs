@@ -309,3 +309,121 @@ fn explain(error: &io::Error, versions: Versions) -> Refused {
         _ => error,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const SERVER: &str = "spiffe://mesh.local/server";
+    const CLIENT: &str = "spiffe://mesh.local/client";
+
+    struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+    impl Authority {
+        fn new() -> Self {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let key = KeyPair::generate().expect("key");
+            Self(CertifiedIssuer::self_signed(params, key).expect("authority"))
+        }
+
+        fn issue(&self, id: &str, trusted: &[&Self]) -> Identity {
+            let mut params = CertificateParams::default();
+            params.subject_alt_names = vec![SanType::URI(id.try_into().expect("ASCII"))];
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            let key = KeyPair::generate().expect("key");
+            let chain = params.signed_by(&key, &self.0).expect("certificate").pem();
+            let bundle: String = trusted.iter().map(|authority| authority.0.pem()).collect();
+            Identity::from_pem(chain.as_bytes(), key.serialize_pem().as_bytes(), bundle.as_bytes()).expect("identity")
+        }
+    }
+
+    /// Two sides that have met once, so that the client has tickets.
+    struct Pair {
+        listener: TcpListener,
+        acceptor: Acceptor,
+        connector: Connector,
+    }
+
+    impl Pair {
+        async fn met(server: Identity, client: Identity) -> Self {
+            let expected = Expected::parse(SERVER).expect("peer");
+            let pair = Self {
+                listener: TcpListener::bind("127.0.0.1:0").await.expect("bound"),
+                acceptor: Acceptor::new(Identities::new(server), false),
+                connector: Connector::new(Identities::new(client), expected),
+            };
+            for resumed in [false, true, true] {
+                let (accepted, connected) = pair.meet(|| ()).await;
+                let (mut accepted, mut connected) = (accepted.expect("accepted"), connected.expect("connected"));
+                assert_eq!((accepted.resumed, connected.resumed), (resumed, resumed));
+                accepted.stream.write_all(b"x").await.expect("sent"); // the tickets travel in front of it
+                connected.stream.read_u8().await.expect("received");
+            }
+            pair
+        }
+
+        /// Shake hands; `meanwhile` happens when both sides have begun.
+        async fn meet(
+            &self,
+            meanwhile: impl FnOnce(),
+        ) -> (
+            Result<Made<server::TlsStream<Transport>>, Refused>,
+            Result<Made<client::TlsStream<Transport>>, Refused>,
+        ) {
+            let near = TcpStream::connect(self.listener.local_addr().expect("address"));
+            let (near, far) = tokio::join!(near, self.listener.accept());
+            let mut accept = pin!(self.acceptor.accept(Transport::Tcp(far.expect("accepted").0)));
+            let mut connect = pin!(self.connector.connect(Transport::Tcp(near.expect("connected"))));
+            let mut idle = Context::from_waker(Waker::noop());
+            assert!(accept.as_mut().poll(&mut idle).is_pending());
+            assert!(connect.as_mut().poll(&mut idle).is_pending());
+            meanwhile();
+            tokio::join!(accept, connect)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_resumed_client_must_be_good_by_the_bundle_of_now() {
+        let (old, new) = (Authority::new(), Authority::new());
+        let pair = Pair::met(new.issue(SERVER, &[&old, &new]), old.issue(CLIENT, &[&new])).await;
+        let server = &pair.acceptor.identities;
+        let (accepted, _) = pair.meet(|| server.rotate(new.issue(SERVER, &[&new, &old]))).await;
+        assert!(accepted.expect("the authority is still known").resumed);
+
+        let pair = Pair::met(new.issue(SERVER, &[&old, &new]), old.issue(CLIENT, &[&new])).await;
+        let server = &pair.acceptor.identities;
+        let (accepted, _) = pair.meet(|| server.rotate(new.issue(SERVER, &[&new]))).await;
+        let refused = accepted.expect_err("its authority was removed");
+        assert!(matches!(refused, Refused::Stale(_)), "{refused}");
+        assert!(
+            refused
+                .to_string()
+                .starts_with("resumed session: invalid peer certificate"),
+            "{refused}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_resumed_server_must_be_good_by_the_bundle_of_now() {
+        let (old, new) = (Authority::new(), Authority::new());
+        let pair = Pair::met(old.issue(SERVER, &[&new]), new.issue(CLIENT, &[&old, &new])).await;
+        let client = &pair.connector.identities;
+        let (_, connected) = pair.meet(|| client.rotate(new.issue(CLIENT, &[&new]))).await;
+        let refused = connected.expect_err("its authority was removed");
+        assert!(matches!(refused, Refused::Stale(_)), "{refused}");
+        // What follows is a full handshake, by the identity of now.
+        let (_, connected) = pair.meet(|| ()).await;
+        assert!(matches!(connected, Err(Refused::Handshake(_))));
+    }
+}
