@@ -63,6 +63,26 @@ async def test_files_are_reloaded_and_a_half_written_set_is_left_alone(pki: Pki,
     assert [svid.key_pem for svid in seen] == [second.key_pem]
 
 
+async def test_bundles_of_other_trust_domains_come_and_go(tmp_path: Path, pki: Pki) -> None:
+    """A file that is no bundle is left alone until it is."""
+    hands = clock.ManualClock()
+    source = identity.FileIdentity(Pki.write(pki.part("mixer"), tmp_path), clock=hands)
+    foreign, bundle = tmp_path / "federated" / "other.domain.pem", Pki().bundle_pem
+    foreign.parent.mkdir()
+    async with source:
+        await hands.advance(0)
+        assert source.current().federated == {}
+        foreign.write_bytes(b"-----BEGIN CERTIFICATE-----")
+        await hands.advance(1.5)
+        assert source.current().federated == {}
+        foreign.write_bytes(bundle)
+        await hands.advance(1.5)
+        assert source.current().federated == {"other.domain": bundle}
+        foreign.unlink()
+        await hands.advance(1.5)
+        assert source.current().federated == {}
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(errors.ConfigError, match=r"can't read .*cert\.pem.*must hold cert\.pem, key\.pem and ca\.pem"):
         identity.FileIdentity(tmp_path)

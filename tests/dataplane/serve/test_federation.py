@@ -146,3 +146,17 @@ async def test_malformed_bundles_are_refused_by_name(pki: Pki, federated: dict[s
     with pytest.raises(ValueError, match=reason):
         async with native_channel("127.0.0.1:1", StaticIdentity(identity)):
             pass
+
+
+async def test_a_rotation_that_cant_be_used_is_told_of(
+    echo: AsyncEcho, pki: Pki, client_identity: StaticIdentity, reasons: Callable[[], list[str]]
+) -> None:
+    """Whoever renews goes on, and so do servers and channels, with the last identity."""
+    server_identity = StaticIdentity(pki.identity(SERVER_ID))
+    async with (
+        native_server(echo, identity=server_identity) as (_, address),
+        native_channel(address, client_identity, peer=SERVER_ID) as channel,
+    ):
+        server_identity.replace(dataclasses.replace(server_identity.current(), federated={"other.domain": b"x"}))
+        assert 'federated["other.domain"]: it holds no certificate' in reasons()[0]
+        assert await EchoStub(channel).unary("caller", timeout=10) == CLIENT_ID

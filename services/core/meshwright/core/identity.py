@@ -118,13 +118,14 @@ class StaticIdentity(Rotating):
 class FileIdentity(Rotating):
     """`cert.pem`, `key.pem` and `ca.pem` in a folder, reloaded when one of them changes.
 
-    A set that doesn't belong together (seen while somebody is writing it) is left alone until the next look.
+    `federated/<trust domain>.pem` are the bundles of other trust domains, if there are any. A set that doesn't belong
+    together (seen while somebody is writing it) is left alone until the next look.
     """
 
     def __init__(self, folder: Path, *, period: float = 1.0, clock: clocks.Clock | None = None) -> None:
         super().__init__()
         self._folder, self._period, self._clock = folder, period, clock or clocks.SystemClock()
-        self._seen: tuple[int, ...] = ()
+        self._seen: tuple[tuple[Path, int], ...] = ()
         self._task: asyncio.Task[None] | None = None
         self.load()
 
@@ -132,10 +133,12 @@ class FileIdentity(Rotating):
         """Read the files if they changed; return whether the identity was replaced."""
         paths = [self._folder / name for name in ("cert.pem", "key.pem", "ca.pem")]
         try:
-            seen = tuple(path.stat().st_mtime_ns for path in paths)
+            foreign = sorted((self._folder / "federated").glob("*.pem"))
+            seen = tuple((path, path.stat().st_mtime_ns) for path in (*paths, *foreign))
             if seen == self._seen:
                 return False
-            identity = parse(*(path.read_bytes() for path in paths))
+            chain, key, bundle = (path.read_bytes() for path in paths)
+            identity = parse(chain, key, bundle, {path.stem: path.read_bytes() for path in foreign})
         except OSError as error:
             raise errors.ConfigError(
                 f"can't read {error.filename}: {error.strerror}",
@@ -167,7 +170,9 @@ class FileIdentity(Rotating):
                 self.load()
 
 
-def parse(cert_chain_pem: bytes, key_pem: bytes, bundle_pem: bytes) -> X509Identity:
+def parse(
+    cert_chain_pem: bytes, key_pem: bytes, bundle_pem: bytes, federated: Mapping[str, bytes] | None = None
+) -> X509Identity:
     """Build an identity from PEM and check that the key belongs to the certificate; raise ConfigError if not."""
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -175,8 +180,13 @@ def parse(cert_chain_pem: bytes, key_pem: bytes, bundle_pem: bytes) -> X509Ident
         leaf = x509.load_pem_x509_certificates(cert_chain_pem)[0]
         x509.load_pem_x509_certificates(bundle_pem)
         key = load_pem_private_key(key_pem, password=None)
+        for foreign in (federated or {}).values():
+            x509.load_pem_x509_certificates(foreign)
     except (ValueError, TypeError) as error:
         raise errors.ConfigError(f"not PEM as expected: {error}", field="identity") from error
+    for name in federated or {}:
+        if not _TRUST_DOMAIN.fullmatch(name):
+            raise errors.ConfigError(f"{name!r} is no trust domain's name", field="identity.federated")
     if key.public_key() != leaf.public_key():
         raise errors.ConfigError("the key doesn't belong to the certificate", field="identity")
     return X509Identity(
@@ -185,6 +195,7 @@ def parse(cert_chain_pem: bytes, key_pem: bytes, bundle_pem: bytes) -> X509Ident
         key_pem=key_pem,
         bundle_pem=bundle_pem,
         not_after=leaf.not_valid_after_utc,
+        federated=federated or {},
     )
 
 

@@ -3,10 +3,13 @@
 One decision to know: typed with protocols, so that this package needs nothing of the services'.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from meshwright.dataplane import _native
+
+_LOG = logging.getLogger("meshwright.dataplane.grpc")
 
 TLS_VERSIONS = ("1.3",)
 
@@ -54,14 +57,20 @@ class IdentitySource(Protocol):
 def follow(
     source: IdentitySource, tls_versions: Sequence[str] = TLS_VERSIONS
 ) -> tuple[_native.Identity, Callable[[], None]]:
-    """Return a native identity that rotates with `source`, and the function that ends the following."""
+    """Return a native identity that rotates with `source`, and the function that ends the following.
+
+    An identity that can't be used is logged, and the last one serves on.
+    """
     first = source.current()
     native = _native.Identity(
         first.cert_chain_pem, first.key_pem, first.bundle_pem, _federated(first), list(tls_versions)
     )
 
     def rotate(identity: X509Identity) -> None:
-        native.rotate(identity.cert_chain_pem, identity.key_pem, identity.bundle_pem, _federated(identity))
+        try:
+            native.rotate(identity.cert_chain_pem, identity.key_pem, identity.bundle_pem, _federated(identity))
+        except ValueError as error:
+            _LOG.error("rotation refused", extra={"spiffe_id": identity.spiffe_id, "reason": str(error)})
 
     return native, source.subscribe(rotate)
 
