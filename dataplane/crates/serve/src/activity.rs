@@ -32,6 +32,12 @@ impl Activity {
         Underway(self.clone())
     }
 
+    /// Count the time without calls from now on.
+    pub(crate) fn touch(&self) {
+        let passed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.fetch_max(passed, Ordering::AcqRel);
+    }
+
     /// When there will have been no call for `duration`, as it looks now.
     pub(crate) fn quiet_since(&self, duration: Duration) -> Instant {
         if self.calls.load(Ordering::Acquire) > 0 {
@@ -63,8 +69,7 @@ pub(crate) struct Underway(Arc<Activity>);
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        let passed = u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.last.fetch_max(passed, Ordering::AcqRel);
+        self.0.touch();
         if self.0.calls.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.quiet.notify_waiters();
         }

@@ -146,6 +146,7 @@ impl Balancer {
     /// Begin to connect.
     fn wake(&mut self) {
         self.is_awake = true;
+        self.activity.touch(); // who waits for a connection needn't have a call
         self.publish(State::Connecting);
         self.resolver.want();
         self.start();

@@ -97,10 +97,15 @@ fn address_of(address: &str) -> Option<(&str, i64)> {
     Some((host.trim_matches(['[', ']']), port.parse().ok()?))
 }
 
-/// Name and port of a channel's target: "host:port", "unix:/path", "dns:///host:port".
+/// Name and port of a channel's target, as gRPC writes it; of several addresses all of them, without one port.
 pub fn server_of(target: &str) -> (&str, Option<i64>) {
-    if let Some(path) = target.strip_prefix("unix:") {
+    let strip = |schemes: [&str; 2]| schemes.iter().find_map(|scheme| target.strip_prefix(scheme));
+    if let Some(path) = strip(["unix:", "unix-abstract:"]) {
         return (path, None);
+    }
+    let target = strip(["ipv4:", "ipv6:"]).unwrap_or(target);
+    if target.contains(',') {
+        return (target, None);
     }
     let authority = target.rsplit('/').next().unwrap_or(target);
     match authority.rsplit_once(':') {
@@ -123,5 +128,12 @@ mod tests {
         assert_eq!(server_of("[::1]:443"), ("::1", Some(443)));
         assert_eq!(server_of("unix:/run/a.sock"), ("/run/a.sock", None));
         assert_eq!(server_of("a.example"), ("a.example", None));
+        assert_eq!(server_of("ipv4:10.0.0.1:80"), ("10.0.0.1", Some(80)));
+        assert_eq!(server_of("ipv6:[::1]:80"), ("::1", Some(80)));
+        assert_eq!(
+            server_of("ipv4:10.0.0.1:80,10.0.0.2:80"),
+            ("10.0.0.1:80,10.0.0.2:80", None)
+        );
+        assert_eq!(server_of("unix-abstract:a"), ("a", None));
     }
 }

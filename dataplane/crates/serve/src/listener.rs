@@ -18,10 +18,10 @@ use crate::transport::{Transport, UnixTransport};
 
 const BACKLOG: u32 = 1024;
 
-/// An address to listen on or to connect to.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// "host:port"; a name may resolve to several addresses.
+    /// "host:port".
     Tcp(String),
     /// "unix:/path", also "unix:///path".
     Unix(PathBuf),

@@ -231,6 +231,8 @@ class _Stream(_Call):
     async def _write(self, request: Any) -> None:
         if self._feeding is not None:
             raise grpc.aio.UsageError("the requests come from the iterator that was given")
+        if self._end.done():
+            raise asyncio.InvalidStateError("the call has ended")
         try:
             await self._send(request)
         except ConnectionError as error:

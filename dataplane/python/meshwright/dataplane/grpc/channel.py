@@ -97,10 +97,11 @@ class NativeChannel(grpc.aio.Channel):
         self._stop_following()
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        """Return where the channel stands; `try_to_connect` begins to connect."""
+        """Return where the channel stands; `try_to_connect` then begins to connect."""
+        state = self._channel.state[0]
         if try_to_connect:
             self._channel.connect()
-        return grpc.ChannelConnectivity[self._channel.state[0]]
+        return grpc.ChannelConnectivity[state]
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Wait until the state is another one."""
