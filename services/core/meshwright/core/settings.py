@@ -74,7 +74,9 @@ class ServiceSettings(BaseSettings):
         None, description="Folder with cert.pem, key.pem and ca.pem for NATS. Required with --nats."
     )
     identity: Path | None = Field(
-        None, description="Folder with cert.pem, key.pem and ca.pem: this service's identity; reloaded on change."
+        None,
+        description="Folder with cert.pem, key.pem and ca.pem: this service's identity; reloaded on change. Bundles of "
+        "federated trust domains are federated/<trust domain>.pem in it.",
     )
     citadel: str | None = Field(
         None, description="citadel's address (host:port) to renew the identity from, instead of files."
