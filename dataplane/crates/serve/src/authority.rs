@@ -4,34 +4,11 @@
 //! SPIFFE Workload API does. RFC 3986 allows that in a host name; hyper's parser doesn't, and resets the stream. So the
 //! percent signs of literal `:authority` fields become dots as they pass. No length changes, and nothing else does.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use crate::border::PREFACE;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::preface;
-
-/// A client's byte stream whose authorities are put right.
+/// Follows a client's bytes from the first (frames are those of RFC 9113, section 4.1).
 #[derive(Debug)]
-pub(crate) struct LenientAuthority<S> {
-    stream: S,
-    frames: Frames,
-}
-
-impl<S> LenientAuthority<S> {
-    /// Wrap a connection from its first byte.
-    pub(crate) fn new(stream: S) -> Self {
-        Self {
-            stream,
-            frames: Frames::default(),
-        }
-    }
-}
-
-/// Where in the sequence of frames (RFC 9113, section 4.1) the stream is.
-#[derive(Debug)]
-struct Frames {
+pub(crate) struct Authorities {
     place: Place,
     field: Field,
 }
@@ -56,18 +33,18 @@ const CONTINUATION: u8 = 9;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
-impl Default for Frames {
+impl Default for Authorities {
     fn default() -> Self {
         Self {
-            place: Place::Skipped(preface::OF_CLIENT),
+            place: Place::Skipped(PREFACE),
             field: Field::Start,
         }
     }
 }
 
-impl Frames {
+impl Authorities {
     /// Follow `bytes`, which come next, and change what must be changed.
-    fn pass(&mut self, mut bytes: &mut [u8]) {
+    pub(crate) fn pass(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
             let (taken, next) = self.step(bytes);
             bytes = &mut bytes[taken..];
@@ -276,45 +253,6 @@ fn text(of: Text, missing: usize) -> Field {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for LenientAuthority<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        self.frames.pass(&mut buffer.filled_mut()[before..]);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for LenientAuthority<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,11 +269,11 @@ mod tests {
     /// Run a connection's bytes through, in pieces of `size`.
     fn passed(frames: &[Vec<u8>], size: usize) -> Vec<u8> {
         let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frames.concat()].concat();
-        let mut place = Frames::default();
+        let mut place = Authorities::default();
         for piece in bytes.chunks_mut(size) {
             place.pass(piece);
         }
-        bytes.split_off(preface::OF_CLIENT)
+        bytes.split_off(PREFACE)
     }
 
     /// Whatever the pieces are, `frames` become `expected`.

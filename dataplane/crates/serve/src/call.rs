@@ -13,9 +13,10 @@ use tonic::body::Body;
 use tower_service::Service;
 
 use crate::body::CallBody;
+use crate::connection::Connected;
 use crate::conventions::{describe_server, span_name};
 use crate::deadline::{self, Deadline};
-use crate::descriptors::Descriptors;
+use crate::load::{self, Charge};
 use crate::peer::Peer;
 use crate::server::Shared;
 use crate::span::{Active, Context};
@@ -32,7 +33,7 @@ pub trait Fallback: Send + Sync + 'static {
     fn methods(&self) -> Vec<String>;
 
     /// Answer a call. The request's extensions hold [`Peer`], [`Current`](crate::span::Current), on a Unix socket
-    /// [`Descriptors`], and [`Deadline`] if there is one; the server ends the call at the deadline by dropping the future or the body.
+    /// [`Descriptors`](crate::Descriptors), and [`Deadline`] if there is one; the server ends the call at the deadline by dropping the future or the body.
     fn call(&self, request: Request<RequestBody>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 }
 
@@ -40,15 +41,23 @@ pub trait Fallback: Send + Sync + 'static {
 pub(crate) async fn answer(
     shared: Arc<Shared>,
     mut request: Request<Incoming>,
-    peer: Peer,
-    descriptors: Option<Descriptors>,
+    connected: Arc<Connected>,
 ) -> Response<CallBody> {
     if let Some(refusal) = not_grpc(&request) {
         return CallBody::bare(refusal);
     }
     let path: Arc<str> = request.uri().path().into();
+    let peer = connected.peer.clone();
     let span = begin_span(&shared, &path, &request, &peer);
-    let watch = Watch::begin(shared.clone(), span, &path, &peer);
+    let watch = Watch::begin(shared.clone(), span, &path, &connected);
+    if let Err(retry) = connected.account().call() {
+        stats::add(&shared.stats.calls_limited);
+        let text = format!(
+            "{} makes more calls than this server takes from one caller",
+            peer.principal()
+        );
+        return CallBody::wrap(load::refusal(text, retry).into_http(), None, watch);
+    }
     if let Some(rules) = &shared.rules
         && !rules.allow(&path, &peer)
     {
@@ -66,13 +75,17 @@ pub(crate) async fn answer(
             return CallBody::wrap(status.into_http(), None, watch);
         }
     };
+    let charge = Charge::new(connected.account().clone());
+    if charge.is_full() && !is_health_check(&path) {
+        return CallBody::wrap(charge.refusal().into_http(), None, watch);
+    }
     let extensions = request.extensions_mut();
     if let Some(span) = &watch.span {
         extensions.insert(span.current());
     }
     extensions.insert(peer);
-    if let Some(descriptors) = descriptors {
-        extensions.insert(descriptors);
+    if let Some(descriptors) = &connected.descriptors {
+        extensions.insert(descriptors.clone());
     }
     if let Some(deadline) = deadline {
         extensions.insert(Deadline(deadline));
@@ -80,7 +93,7 @@ pub(crate) async fn answer(
     let handler = handle(
         &shared,
         &path,
-        request.map(|body| RequestBody::new(body, watch.request())),
+        request.map(|body| RequestBody::new(body, watch.request(), charge)),
     );
     let mut timer = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
     let response = match &mut timer {
@@ -92,6 +105,11 @@ pub(crate) async fn answer(
         },
     };
     CallBody::wrap(response, timer, watch)
+}
+
+/// Health checks are never shed: they must say how a busy server is.
+pub fn is_health_check(path: &str) -> bool {
+    path.starts_with("/grpc.health.v1.Health/")
 }
 
 /// Find the handler and call it; a panic in a native handler becomes INTERNAL for this caller only.

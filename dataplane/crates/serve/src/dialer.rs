@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{oneshot, watch};
 
+use crate::border::Border;
 use crate::descriptors::Descriptors;
 use crate::handshake::{Connector, Refused};
 use crate::identity::Identities;
@@ -18,7 +19,6 @@ use crate::link::Link;
 use crate::listener::tcp_name;
 use crate::outcome::chain;
 use crate::peer::Peer;
-use crate::preface::{self, Preface};
 use crate::spiffe::Expected;
 use crate::target::Endpoint;
 use crate::transport::{Transport, UnixTransport};
@@ -133,7 +133,7 @@ impl Dialer {
         peer: Peer,
         descriptors: Option<Descriptors>,
     ) -> Result<Made, String> {
-        let (stream, accepted) = Preface::expect(preface::OF_SERVER, self.limits.handshake, stream);
+        let (stream, accepted) = Border::to_server(stream, self.limits.handshake);
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(self.limits.stream_window)

@@ -4,16 +4,17 @@
 //! handlers sit on the same port.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fmt, io};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
+use crate::account::Accounts;
 use crate::authorize::Rules;
 use crate::call::Fallback;
 use crate::connection::serve_connection;
@@ -21,8 +22,8 @@ use crate::handshake::Acceptor;
 use crate::identity::Identities;
 use crate::limits::Limits;
 use crate::listener::Listener;
+use crate::load::Load;
 use crate::meter::{Meter, Methods};
-use crate::peer::Peer;
 use crate::services::Services;
 use crate::span::Recorder;
 use crate::stats::{self, Stats};
@@ -44,6 +45,7 @@ type OnNotice = Arc<dyn Fn(Notice) + Send + Sync>;
 pub struct Builder {
     identities: Option<Arc<Identities>>,
     limits: Limits,
+    load: Option<Arc<Load>>,
     rules: Option<Rules>,
     services: Services,
     fallback: Option<Arc<dyn Fallback>>,
@@ -66,6 +68,13 @@ impl Builder {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Count what waits in `load`, made of the same limits, which the fallback's handlers share.
+    #[must_use]
+    pub fn load(mut self, load: Arc<Load>) -> Self {
+        self.load = Some(load);
         self
     }
 
@@ -127,7 +136,10 @@ impl Builder {
             let fallback = self.fallback.iter().flat_map(|fallback| fallback.methods());
             Methods::new(&meter, self.services.methods().chain(fallback))
         });
+        let load = self.load.unwrap_or_else(|| Load::new(&self.limits));
+        let stats = load.stats().clone();
         let shared = Arc::new(Shared {
+            accounts: Accounts::new(&self.limits, load),
             notices: Mutex::new((Instant::now(), 0)),
             acceptor: self.identities.map(|identities| {
                 let by_dns = self.rules.as_ref().is_some_and(Rules::name_hosts);
@@ -141,7 +153,7 @@ impl Builder {
             methods,
             access_log: self.access_log,
             on_notice: self.on_notice,
-            stats: Arc::default(),
+            stats,
         });
         for listener in listeners {
             tokio::spawn(accept(shared.clone(), listener, phases.clone(), open.clone()));
@@ -164,6 +176,7 @@ impl Server {
         Builder {
             identities: None,
             limits: Limits::default(),
+            load: None,
             rules: None,
             services: Services::default(),
             fallback: None,
@@ -236,6 +249,7 @@ const NOTICES: u32 = 20;
 const NOTICES_PERIOD: Duration = Duration::from_secs(10);
 
 pub(crate) struct Shared {
+    pub(crate) accounts: Arc<Accounts>,
     notices: Mutex<(Instant, u32)>,
     pub(crate) acceptor: Option<Acceptor>,
     pub(crate) limits: Limits,
@@ -259,7 +273,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(crate) fn notice(&self, event: &'static str, peer: &Peer, reason: impl ToString) {
+    pub(crate) fn notice(&self, event: &'static str, peer: &impl ToString, reason: impl ToString) {
         if let Some(on_notice) = self.on_notice.as_ref().filter(|_| self.may_notice()) {
             on_notice(Notice {
                 event,
@@ -280,6 +294,16 @@ impl Shared {
         budget.1 += 1;
         budget.1 <= NOTICES
     }
+}
+
+/// How long to accept nothing when descriptors or memory have run out.
+const SHORTAGE: Duration = Duration::from_millis(50);
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        None | Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
 }
 
 async fn accept(
@@ -309,8 +333,13 @@ async fn accept(
                     drop(open);
                 });
             }
-            // Out of descriptors or memory: the next try would fail at once too.
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(error) if is_shortage(&error) => {
+                stats::add(&shared.stats.accepts_failed);
+                let reason = format!("{error}; the next try is in {SHORTAGE:?}. More descriptors: ulimit -n");
+                shared.notice("cannot accept connections", &listener.address(), reason);
+                tokio::time::sleep(SHORTAGE).await; // the next try would fail at once too
+            }
+            Err(_) => {} // the peer has gone before it was accepted
         }
     }
 }

@@ -21,6 +21,18 @@ counters! {
     connections_accepted,
     /// Connections closed at once because there were too many.
     connections_refused,
+    /// Connections closed because their peer has too many.
+    connections_refused_peer,
+    /// Times that no connection could be accepted: out of descriptors or memory.
+    accepts_failed,
+    /// Connections ended because their peer broke HTTP/2's rules.
+    connections_broken,
+    /// Connections ended because of too many PINGs or other frames that only cost.
+    connections_flooding,
+    /// Connections told to go because they had no calls for long.
+    connections_idle,
+    /// Connections told to go because of their age.
+    connections_aged,
     /// Connections open now.
     connections_open,
     /// TLS handshakes that failed: plain text, a foreign authority, no SPIFFE ID, too slow.
@@ -37,6 +49,14 @@ counters! {
     calls_denied,
     /// Calls refused because too many were under way.
     calls_shed,
+    /// Calls refused because others waited too long for their handlers.
+    calls_shed_waiting,
+    /// Calls refused, or ended, because too many bytes were held.
+    calls_shed_memory,
+    /// Calls refused because their peer makes too many a second.
+    calls_limited,
+    /// Bytes of messages held now: arrived and not taken by a handler, or answered and not taken by the network.
+    bytes_held,
 }
 
 pub(crate) fn add(counter: &AtomicU64) {

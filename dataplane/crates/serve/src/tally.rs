@@ -1,5 +1,6 @@
 //! How many messages and bytes went either way in a call, read off the bytes that pass.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +9,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use tonic::Status;
+
+use crate::load::{Charge, Turn};
+use crate::outcome::chain;
 
 /// What went in one direction. Bytes are those of the messages as they travelled, compressed or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +35,14 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
+    /// Bytes of the message that isn't whole yet.
+    fn partial(&self) -> usize {
+        match self.header {
+            HEADER => (self.length - self.left) as usize + usize::from(HEADER),
+            known => known.into(),
+        }
+    }
+
     pub(crate) fn take(&mut self, mut piece: &[u8]) {
         loop {
             while self.header < HEADER {
@@ -74,41 +87,90 @@ impl Shared {
     }
 }
 
-/// A request's body, counted if its call is watched so closely.
-#[derive(Debug)]
+/// A request's body: counted if its call is watched so closely, and held back while too much is held.
 pub struct RequestBody {
     inner: Incoming,
     follower: Follower,
     read: Option<Arc<Shared>>,
+    charge: Charge,
+    waiting: Option<Pin<Box<dyn Future<Output = Option<Turn>> + Send + Sync>>>,
+    turn: Option<Turn>,
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: Incoming, read: Option<Arc<Shared>>) -> Self {
+    pub(crate) fn new(inner: Incoming, read: Option<Arc<Shared>>, charge: Charge) -> Self {
         Self {
             inner,
             follower: Follower::default(),
             read,
+            charge,
+            waiting: None,
+            turn: None,
         }
+    }
+
+    /// To count what is kept of this request after it was read, and of its answer.
+    pub fn charge(&self) -> Charge {
+        self.charge.another(0)
+    }
+
+    /// Wait while too much is held for this peer, or for all.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        if self.turn.is_some() || (self.waiting.is_none() && !self.charge.is_full()) {
+            return Poll::Ready(Ok(()));
+        }
+        let charge = &self.charge;
+        let waiting = self.waiting.get_or_insert_with(|| charge.turn());
+        let turn = ready!(waiting.as_mut().poll(context));
+        self.waiting = None;
+        self.turn = turn;
+        Poll::Ready(if self.turn.is_some() {
+            Ok(())
+        } else {
+            Err(self.charge.refusal())
+        })
+    }
+}
+
+impl std::fmt::Debug for RequestBody {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("RequestBody")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
-        if let (Some(read), Some(Ok(frame))) = (&this.read, &frame)
-            && let Some(data) = frame.data_ref()
-        {
-            this.follower.take(data);
-            read.set(this.follower.tally);
+        if let Err(refusal) = ready!(this.poll_room(context)) {
+            return Poll::Ready(Some(Err(refusal)));
         }
-        Poll::Ready(frame)
+        let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
+        let data = match &frame {
+            Some(Ok(frame)) => frame.data_ref(),
+            _ => None,
+        };
+        if let Some(data) = data {
+            this.follower.take(data);
+            let partial = this.follower.partial();
+            this.charge.set(partial);
+            if partial == 0 {
+                this.turn = None;
+            }
+            if let Some(read) = &this.read {
+                read.set(this.follower.tally);
+            }
+        }
+        Poll::Ready(
+            frame.map(|frame| {
+                frame.map_err(|error| Status::cancelled(format!("the request broke off: {}", chain(&error))))
+            }),
+        )
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,6 +6,8 @@ use std::time::Instant;
 use tonic::Code;
 
 use crate::access_log::{AccessLog, Record, Which, is_trouble};
+use crate::activity::Underway;
+use crate::connection::Connected;
 use crate::conventions;
 use crate::meter::Timed;
 use crate::peer::Peer;
@@ -23,6 +25,7 @@ pub(crate) struct Watch {
     timed: Option<Timed>,
     access: Option<Access>,
     has_ended: bool,
+    _underway: Underway,
 }
 
 /// What the access log wants of a call that it may record.
@@ -37,7 +40,12 @@ struct Access {
 }
 
 impl Watch {
-    pub(crate) fn begin(shared: Arc<Shared>, span: Option<Active>, path: &Arc<str>, peer: &Peer) -> Self {
+    pub(crate) fn begin(
+        shared: Arc<Shared>,
+        span: Option<Active>,
+        path: &Arc<str>,
+        connected: &Arc<Connected>,
+    ) -> Self {
         stats::add(&shared.stats.calls_started);
         stats::add(&shared.stats.calls_open);
         let began = Instant::now();
@@ -51,7 +59,7 @@ impl Watch {
                 log: log.clone(),
                 which,
                 path: path.clone(),
-                peer: peer.clone(),
+                peer: connected.peer.clone(),
                 request: Arc::default(),
                 response: Follower::default(),
             })
@@ -63,6 +71,7 @@ impl Watch {
             timed,
             access,
             has_ended: false,
+            _underway: connected.call(),
         }
     }
 

@@ -1,0 +1,167 @@
+//! The border between a connection's bytes and HTTP/2: what every byte passes before the h2 crate sees it.
+//!
+//! A client that says nothing after its handshake is closed, or silent peers would hold all places; and a server that
+//! has said something has accepted the client's certificate (in TLS 1.3 the client's handshake is over before that).
+//! At a server, peers that send frames which only cost are shown out, and authorities of Unix sockets are put right.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use crate::authority::Authorities;
+use crate::flood::{Flood, Offence};
+use crate::limits::Limits;
+
+/// Bytes of "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" (RFC 9113, section 3.4).
+pub(crate) const PREFACE: usize = 24;
+/// Bytes of a frame's header: the server begins with SETTINGS.
+const FRAME_HEADER: usize = 9;
+
+/// A stream whose peer must send its first bytes in time, and must behave.
+#[derive(Debug)]
+pub(crate) struct Border<S> {
+    stream: S,
+    waiting: Option<Box<Waiting>>,
+    authorities: Option<Authorities>,
+    guard: Option<Box<Guard>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    timer: Pin<Box<Sleep>>,
+    missing: usize,
+    arrived: Option<oneshot::Sender<()>>,
+}
+
+#[derive(Debug)]
+struct Guard {
+    flood: Flood,
+    offence: Arc<OnceLock<Offence>>,
+}
+
+impl<S> Border<S> {
+    /// A server's, which notes in `offence` why it ended a connection. `lenient` ones put authorities right.
+    pub(crate) fn to_client(stream: S, limits: &Limits, offence: Arc<OnceLock<Offence>>, lenient: bool) -> Self {
+        let flood = Flood::new(limits);
+        Self {
+            stream,
+            waiting: Some(Waiting::new(PREFACE, limits.handshake, None)),
+            authorities: lenient.then(Authorities::default),
+            guard: Some(Box::new(Guard { flood, offence })),
+        }
+    }
+
+    /// A client's; the receiver hears when the server has spoken.
+    pub(crate) fn to_server(stream: S, timeout: Duration) -> (Self, oneshot::Receiver<()>) {
+        let (arrived, arrival) = oneshot::channel();
+        let border = Self {
+            stream,
+            waiting: Some(Waiting::new(FRAME_HEADER, timeout, Some(arrived))),
+            authorities: None,
+            guard: None,
+        };
+        (border, arrival)
+    }
+}
+
+impl Waiting {
+    fn new(missing: usize, timeout: Duration, arrived: Option<oneshot::Sender<()>>) -> Box<Self> {
+        let timer = Box::pin(tokio::time::sleep(timeout));
+        Box::new(Self {
+            timer,
+            missing,
+            arrived,
+        })
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Border<S> {
+    /// Say farewell if that can be done at once: whoever floods may not read.
+    fn show_out(&mut self, context: &mut Context<'_>, offence: Offence) -> io::Error {
+        if let Some(guard) = &self.guard {
+            let _ = guard.offence.set(offence); // the first is as good as any
+            if let Some(farewell) = guard.flood.farewell(offence) {
+                let mut stream = Pin::new(&mut self.stream);
+                let _ = stream.as_mut().poll_write(context, &farewell);
+                let _ = stream.as_mut().poll_flush(context);
+            }
+        }
+        io::Error::new(io::ErrorKind::ConnectionAborted, offence.text())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Border<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut this.stream).poll_read(context, buffer);
+        let arrived = &mut buffer.filled_mut()[before..];
+        if let Some(waiting) = &mut this.waiting {
+            waiting.missing = waiting.missing.saturating_sub(arrived.len());
+            if waiting.missing == 0 {
+                let arrived = waiting.arrived.take();
+                let _ = arrived.is_some_and(|arrived| arrived.send(()).is_ok()); // nobody may listen any more
+                this.waiting = None;
+            } else if waiting.timer.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the peer didn't begin HTTP/2 in time",
+                )));
+            }
+        }
+        if let Some(guard) = &mut this.guard
+            && let Some(offence) = guard.flood.read(arrived)
+        {
+            return Poll::Ready(Err(this.show_out(context, offence)));
+        }
+        if let Some(authorities) = &mut this.authorities {
+            authorities.pass(arrived);
+        }
+        poll
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Border<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, parts))?;
+        if let Some(guard) = &mut self.guard {
+            let mut left = written;
+            for part in parts {
+                let taken = part.len().min(left);
+                guard.flood.wrote(&part[..taken]);
+                left -= taken;
+            }
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
