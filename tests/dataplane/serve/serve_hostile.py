@@ -88,6 +88,7 @@ class Peer:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
         self._decoder = hpack.Decoder()
+        self._is_half_closed = False
         self.frames: list[Frame] = []
 
     async def send(self, *parts: bytes) -> bool:
@@ -112,7 +113,7 @@ class Peer:
             return None
         found = Frame(head[3], head[4], int.from_bytes(head[5:], "big"), payload)
         self.frames.append(found)
-        if (found.kind, found.flags) == (SETTINGS, 0):
+        if (found.kind, found.flags) == (SETTINGS, 0) and not self._is_half_closed:
             await self.send(frame(SETTINGS, ACK))
         return found
 
@@ -157,6 +158,7 @@ class Peer:
 
     def half_close(self) -> None:
         """Say that no more bytes come, and nothing else."""
+        self._is_half_closed = True
         self._writer.write_eof()
 
 

@@ -16,7 +16,7 @@ from serve_echo import EchoStub
 from serve_rig import native_channel, native_server
 
 from meshwright.core.identity import StaticIdentity
-from meshwright.dataplane.grpc import open_descriptors
+from meshwright.dataplane.grpc import Limits, open_descriptors
 
 
 def key_of(descriptor: int) -> tuple[int, int]:
@@ -138,7 +138,8 @@ async def test_tcp_carries_none(server_identity: StaticIdentity, client_identity
 async def test_a_flood_of_descriptors_is_bounded(tmp_path: Path) -> None:
     """A peer that sends descriptors without end costs a bounded number, which its end frees."""
     address = f"unix:{tmp_path}/x.sock"
-    async with native_server(Exchange(tmp_path / "reply"), address):
+    limits = Limits(ping_interval_seconds=1e-6)  # pings carry the descriptors here
+    async with native_server(Exchange(tmp_path / "reply"), address, limits=limits):
         client = socket.socket(socket.AF_UNIX)
         client.connect(f"{tmp_path}/x.sock")
         client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,9 +11,35 @@ from typing import Any
 import pytest
 from serve_echo import AsyncEcho, EchoStub
 from serve_hostile import (
-    ACK, COMPRESSION_ERROR, CONTINUATION, DATA, END_HEADERS, END_STREAM, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, GOAWAY,
-    HEADERS, PADDED, PING, PREFACE, PRIORITY, PROTOCOL_ERROR, PUSH_PROMISE, RST_STREAM, SETTINGS, STREAM_CLOSED,
-    WINDOW_UPDATE, block, call, frame, hostile, message, request, settings, split,
+    ACK,
+    COMPRESSION_ERROR,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FLOW_CONTROL_ERROR,
+    FRAME_SIZE_ERROR,
+    GOAWAY,
+    HEADERS,
+    PADDED,
+    PING,
+    PREFACE,
+    PRIORITY,
+    PROTOCOL_ERROR,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    STREAM_CLOSED,
+    WINDOW_UPDATE,
+    block,
+    call,
+    client_context,
+    frame,
+    hostile,
+    message,
+    request,
+    settings,
+    split,
 )  # fmt: skip
 from serve_rig import native_channel, native_server
 
@@ -41,7 +68,10 @@ ENDS_CONNECTION: dict[str, tuple[bytes, int]] = {
     "headers on an even stream": (frame(HEADERS, END_HEADERS, 2, block(request())), PROTOCOL_ERROR),
     "headers on an older stream": (call(5, "x") + call(3, "x"), PROTOCOL_ERROR),
     "headers padded beyond their end": (frame(HEADERS, END_HEADERS | PADDED, 1, b"\xffabc"), PROTOCOL_ERROR),
-    "a frame within a header block": (frame(HEADERS, 0, 1, block(request())) + frame(PING, 0, 0, bytes(8)), PROTOCOL_ERROR),
+    "a frame within a header block": (
+        frame(HEADERS, 0, 1, block(request())) + frame(PING, 0, 0, bytes(8)),
+        PROTOCOL_ERROR,
+    ),
     "a continuation of another stream": (
         frame(HEADERS, 0, 1, block(request())) + frame(CONTINUATION, END_HEADERS, 3, b""),
         PROTOCOL_ERROR,
@@ -73,7 +103,10 @@ ENDS_CONNECTION: dict[str, tuple[bytes, int]] = {
     "a header table too large": (frame(HEADERS, END_HEADERS, 1, b"\x3f\xff\xff\x7f"), COMPRESSION_ERROR),
     "a header cut short": (frame(HEADERS, END_HEADERS, 1, b"\x00\x7fabc"), COMPRESSION_ERROR),
     "a header integer without end": (frame(HEADERS, END_HEADERS, 1, b"\x00\x7f" + b"\xff" * 20), COMPRESSION_ERROR),
-    "a header in a bad Huffman code": (frame(HEADERS, END_HEADERS, 1, b"\x00\x84\xff\xff\xff\xff\x00"), COMPRESSION_ERROR),
+    "a header in a bad Huffman code": (
+        frame(HEADERS, END_HEADERS, 1, b"\x00\x84\xff\xff\xff\xff\x00"),
+        COMPRESSION_ERROR,
+    ),
 }  # fmt: skip
 
 
@@ -85,7 +118,9 @@ async def test_ends_the_connection(server: tuple[NativeServer, str], name: str) 
         await peer.send(said)
         while (verdict := await peer.verdict(stream=-1))[0] == "answer":
             pass
-        assert verdict in (("goaway", code), ("goaway", PROTOCOL_ERROR))
+        # What it hadn't read of a long frame makes the kernel reset the connection, and the farewell may be lost.
+        is_lost = verdict == ("eof", 0) and len(said) > 16384
+        assert is_lost or verdict in (("goaway", code), ("goaway", PROTOCOL_ERROR))
         await peer.closed()
 
 
@@ -139,10 +174,25 @@ async def test_what_is_no_grpc_is_told_so(server: tuple[NativeServer, str]) -> N
             assert answer.get(":status", "") == status, answer
 
 
+NO_HTTP2 = [
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    bytes(100),
+    b"\x16\x03\x01\x02\x00\x01" + b"\xff" * 600,
+    PREFACE + b"\xff" * 99,
+    PREFACE[:-1] + b"X",
+    b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
+]
+NO_TLS = [
+    b"GET / HTTP/1.1\r\n\r\n",
+    PREFACE + settings(),
+    b"\x16\x03\x01\xff\xff" + bytes(70000),
+    b"\x15\x03\x03\x00\x02\x02\x28",
+]
+
+
 @pytest.mark.parametrize(
     "garbage",
-    [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", bytes(100), b"\x16\x03\x01\x02\x00\x01" + b"\xff" * 600, PREFACE + b"\xff" * 99,
-     PREFACE[:-1] + b"X", b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"],
+    NO_HTTP2,
     ids=["http/1.1", "zeros", "tls", "bad first frame", "almost a preface", "a wrong preface"],
 )  # fmt: skip
 async def test_garbage(server: tuple[NativeServer, str], garbage: bytes) -> None:
@@ -152,9 +202,7 @@ async def test_garbage(server: tuple[NativeServer, str], garbage: bytes) -> None
         await peer.closed()
 
 
-@pytest.mark.parametrize(
-    "garbage", [b"GET / HTTP/1.1\r\n\r\n", PREFACE + settings(), b"\x16\x03\x01\xff\xff" + bytes(70000), b"\x15\x03\x03\x00\x02\x02\x28"]
-)  # fmt: skip
+@pytest.mark.parametrize("garbage", NO_TLS, ids=["http/1.1", "http/2", "a long record", "an alert"])
 async def test_garbage_instead_of_tls(
     echo: AsyncEcho, server_identity: Any, client_identity: Any, garbage: bytes
 ) -> None:
@@ -220,10 +268,6 @@ async def test_one_byte_a_packet(echo: AsyncEcho, server_identity: Any, client_i
 
 async def test_a_handshake_byte_by_byte(echo: AsyncEcho, server_identity: Any, client_identity: Any) -> None:
     """TLS's handshake may come byte by byte; when it takes too long it is closed."""
-    import ssl
-
-    from serve_hostile import client_context
-
     async with native_server(echo, identity=server_identity, limits=LIMITS) as (server, address):
         for is_whole in (True, False):
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use meshwright_handover::Taken;
 use meshwright_serve::compression::ENCODING;
+use meshwright_serve::load::Charge;
 use meshwright_serve::span::Current;
 use meshwright_serve::{Deadline, Descriptors, Encoding, Outcome, Peer, frame};
 use pyo3::exceptions::{PyConnectionError, PyProcessLookupError, PyRuntimeError};
@@ -41,6 +42,7 @@ pub(crate) struct ServerCall {
     pub(crate) span: Option<Current>,
     pub(crate) inbox: Option<Arc<Inbox>>,
     pub(crate) outbox: Outbox,
+    pub(crate) charge: Charge,
     pub(crate) post: Arc<Post>,
     pub(crate) sending: Mutex<Sending>,
     pub(crate) has_ended: AtomicBool,
@@ -70,8 +72,12 @@ impl ServerCall {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A message in its frame. Before the first of a compressed answer the metadata must say so.
+    /// A message in its frame, counted until the network has taken it. Before the first of a compressed answer the metadata must say so.
     fn frame(&self, py: Python<'_>, message: &[u8]) -> Bytes {
+        self.charge.hold(self.encoded(py, message))
+    }
+
+    fn encoded(&self, py: Python<'_>, message: &[u8]) -> Bytes {
         let mut sending = self.sending();
         let has_begun = std::mem::replace(&mut sending.has_begun, true);
         let Some(encoding) = sending.encoding else {

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use meshwright_serve::compression::{ACCEPT_ENCODING, ACCEPTED};
 use meshwright_serve::frame::Reader;
+use meshwright_serve::load::Charge;
 use meshwright_serve::span::Current;
-use meshwright_serve::{Deadline, Descriptors, Encoding, Fallback, Outcome, Peer, RequestBody};
+use meshwright_serve::{Deadline, Descriptors, Encoding, Fallback, Load, Outcome, Peer, RequestBody, is_health_check};
 use pyo3::prelude::*;
 use tokio::task::AbortHandle;
 use tonic::Status;
@@ -32,6 +33,7 @@ pub(crate) struct Handlers {
     pub(crate) other: Option<Arc<Method>>,
     pub(crate) message_size: usize,
     pub(crate) pending_calls: usize,
+    pub(crate) load: Arc<Load>,
     /// What answers are compressed in where the caller takes it and the handler says nothing else.
     pub(crate) compression: Option<Encoding>,
     pub(crate) post: Arc<Post>,
@@ -71,27 +73,50 @@ impl Fallback for PythonFallback {
     }
 
     fn call(&self, request: Request<RequestBody>) -> Reply {
-        let handlers = self.0.clone();
-        if handlers.pending.fetch_add(1, Ordering::Relaxed) >= handlers.pending_calls {
-            handlers.pending.fetch_sub(1, Ordering::Relaxed);
-            let text = format!(
-                "this server works on {} calls already; try again later",
-                handlers.pending_calls
-            );
-            return Box::pin(std::future::ready(Status::resource_exhausted(text).into_http()));
+        let entered = Place::take(&self.0, is_health_check(request.uri().path()));
+        match entered {
+            Ok(place) => {
+                let watch = CallWatch {
+                    handlers: self.0.clone(),
+                    place: Arc::new(place),
+                    number: 0,
+                    reading: None,
+                };
+                Box::pin(answer(watch, request))
+            }
+            Err(status) => Box::pin(std::future::ready(status.into_http())),
         }
-        let watch = CallWatch {
-            handlers,
-            number: 0,
-            reading: None,
-        };
-        Box::pin(answer(watch, request))
     }
 }
+
+/// A place among the pending calls. It is left when the caller has its answer *and* Python has heard of the call: whoever
+/// begins calls and resets them at once must not fill Python's mailbox.
+struct Place(Arc<Handlers>);
+
+impl Place {
+    fn take(handlers: &Arc<Handlers>, is_health_check: bool) -> Result<Self, Status> {
+        let place = Self(handlers.clone());
+        // Health checks have some places of their own.
+        let most = handlers.pending_calls + if is_health_check { HEALTH_CHECKS } else { 0 };
+        if handlers.pending.fetch_add(1, Ordering::Relaxed) >= most {
+            return Err(handlers.load.too_many(handlers.pending_calls));
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+const HEALTH_CHECKS: usize = 64;
 
 /// Lives as long as a call does. Dropped before its end, it tells Python that the call is over.
 struct CallWatch {
     handlers: Arc<Handlers>,
+    place: Arc<Place>,
     /// Zero: Python doesn't know of this call, or it has ended it.
     number: u64,
     /// Of a request that is a stream.
@@ -112,16 +137,15 @@ const GONE: &str = "the server's handler went away without an answer";
 
 impl Drop for CallWatch {
     fn drop(&mut self) {
-        self.handlers.pending.fetch_sub(1, Ordering::Relaxed);
         if let Some((reader, inbox)) = &self.reading {
             reader.abort();
             inbox.break_off();
         }
         if self.number != 0 {
-            let (handlers, number) = (self.handlers.clone(), self.number);
+            let (place, number) = (self.place.clone(), self.number);
             self.handlers
                 .post
-                .send(move |py| handlers.on_cancel.call1(py, (number,)).map(drop));
+                .send(move |py| place.0.on_cancel.call1(py, (number,)).map(drop));
         }
     }
 }
@@ -139,17 +163,23 @@ async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response
         Ok(encoding) => encoding,
         Err(name) => return unknown_encoding(&name),
     };
+    let charge = body.charge();
     let mut reader = Reader::new(body, handlers.message_size, encoding);
     let message = if method.streams {
         None
     } else {
         match only_message(&mut reader).await {
-            Ok(message) => Some(message),
+            Ok(message) => Some(charge.hold(message)),
             Err(status) => return status.into_http(),
         }
     };
     let Some(peer) = parts.extensions.remove::<Peer>() else {
         return Status::internal("the server names no peer").into_http();
+    };
+    let waited = match handlers.load.wait() {
+        Ok(waiting) => waiting,
+        Err(_) if is_health_check(parts.uri.path()) => handlers.load.wait_regardless(),
+        Err(status) => return status.into_http(),
     };
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     watch.number = number;
@@ -157,8 +187,9 @@ async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response
     let mut inbox = None;
     if method.streams {
         let read = Inbox::new(handlers.post.clone());
-        let reading = tokio::spawn(read_stream(reader, read.clone(), outbox.clone()));
-        watch.reading = Some((reading.abort_handle(), read.clone()));
+        let reading = read_stream(reader, charge.another(0), read.clone(), outbox.clone());
+        let reading = tokio::spawn(reading).abort_handle();
+        watch.reading = Some((reading, read.clone()));
         inbox = Some(read);
     }
     let encoding = handlers.compression.filter(|ours| ours.is_accepted(&parts.headers));
@@ -175,13 +206,18 @@ async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response
         span: parts.extensions.remove::<Current>(),
         inbox,
         outbox,
+        charge,
         post: handlers.post.clone(),
         sending: Mutex::new(Sending::new(encoding)),
         has_ended: AtomicBool::new(false),
     };
-    handlers
-        .post
-        .send(move |py| method.begin.call1(py, (call, number)).map(drop));
+    let place = watch.place.clone();
+    handlers.post.send(move |py| {
+        waited.over();
+        let begun = method.begin.call1(py, (call, number)).map(drop);
+        drop(place);
+        begun
+    });
     drop(handlers);
     match outgoing.next().await {
         Some(Said::Metadata(metadata)) => {
@@ -202,14 +238,15 @@ async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response
 }
 
 /// Read a stream of requests into `inbox`.
-async fn read_stream(mut reader: Reader<RequestBody>, inbox: Arc<Inbox>, outbox: Outbox) {
+async fn read_stream(mut reader: Reader<RequestBody>, charge: Charge, inbox: Arc<Inbox>, outbox: Outbox) {
     loop {
         match reader.next().await {
-            Ok(Ok(Some(message))) => inbox.put(message).await,
-            Ok(Err(status)) => return outbox.say(Said::failure(status.into())), // too long, or malformed
+            Ok(Ok(Some(message))) => inbox.put(charge.hold(message)).await,
             Ok(Ok(None)) => return inbox.end(),
             // The caller has gone: half a stream must not look like a whole one. The handler is cancelled soon.
-            Err(_) => return inbox.break_off(),
+            Err(status) if status.code() == tonic::Code::Cancelled => return inbox.break_off(),
+            // Too long, malformed, or too much is held.
+            Ok(Err(status)) | Err(status) => return outbox.say(Said::failure(status.into())),
         }
     }
 }
@@ -238,10 +275,9 @@ fn unknown_encoding(name: &str) -> Response<Body> {
 
 /// The request of a method that takes one message, read to its end.
 async fn only_message(reader: &mut Reader<RequestBody>) -> Result<Bytes, Status> {
-    let broken = |error: hyper::Error| Status::cancelled(format!("the request broke off: {error}"));
-    let message = reader.next().await.map_err(broken)??;
+    let message = reader.next().await??;
     let message = message.ok_or_else(|| Status::internal("the request has no message"))?;
-    match reader.next().await.map_err(broken)?? {
+    match reader.next().await?? {
         None => Ok(message),
         Some(_) => Err(Status::internal("the request has more than one message")),
     }

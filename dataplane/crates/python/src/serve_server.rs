@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-use meshwright_serve::{AccessLog, End, Limits, Listener, Running, Server, Services, Stats};
+use meshwright_serve::{AccessLog, CallRate, End, Limits, Listener, Load, Running, Server, Services, Stats};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -29,8 +30,21 @@ pub(crate) struct PyLimits {
     metadata_size: u32,
     concurrent_streams: u32,
     connections: usize,
+    connections_per_peer: usize,
     pending_calls: usize,
+    calls_per_second: Option<f64>,
+    calls_at_once: u32,
+    queue_seconds: Option<f64>,
+    memory: usize,
+    memory_per_peer: usize,
     handshake_seconds: f64,
+    idle_seconds: Option<f64>,
+    age_seconds: Option<f64>,
+    age_grace_seconds: f64,
+    keep_alive_seconds: f64,
+    keep_alive_timeout_seconds: f64,
+    ping_interval_seconds: f64,
+    control_frames: u32,
 }
 
 impl PyLimits {
@@ -41,10 +55,29 @@ impl PyLimits {
             concurrent_streams: self.concurrent_streams,
             connections: self.connections,
             pending_calls: self.pending_calls,
+            connections_per_peer: self.connections_per_peer,
+            call_rate: self.calls_per_second.map(|per_second| CallRate {
+                per_second,
+                burst: self.calls_at_once,
+            }),
+            queue_delay: some_seconds("queue_seconds", self.queue_seconds)?,
+            memory: self.memory,
+            memory_per_peer: self.memory_per_peer,
             handshake: seconds("handshake_seconds", self.handshake_seconds)?,
+            idle: some_seconds("idle_seconds", self.idle_seconds)?,
+            age: some_seconds("age_seconds", self.age_seconds)?,
+            age_grace: seconds("age_grace_seconds", self.age_grace_seconds)?,
+            keep_alive: seconds("keep_alive_seconds", self.keep_alive_seconds)?,
+            keep_alive_timeout: seconds("keep_alive_timeout_seconds", self.keep_alive_timeout_seconds)?,
+            ping_interval: seconds("ping_interval_seconds", self.ping_interval_seconds)?,
+            control_frames: self.control_frames,
             ..Limits::default()
         })
     }
+}
+
+fn some_seconds(name: &str, value: Option<f64>) -> PyResult<Option<Duration>> {
+    value.map(|value| seconds(name, value)).transpose()
 }
 
 /// A server that has begun.
@@ -86,10 +119,12 @@ impl GrpcServer {
         on_stall: Py<PyAny>,
     ) -> PyResult<Self> {
         let limits = limits.to_limits()?;
+        let load = Load::new(&limits);
         let post = mailbox.get().post();
         let stall = seconds("stall_seconds", stall)?;
         let known = |(path, (streams, begin)): (String, _)| (path.clone(), Method::new(path, streams, begin));
         let handlers = Arc::new(Handlers {
+            load: load.clone(),
             methods: methods.into_iter().map(known).collect(),
             other: begin_other.map(|begin| Method::new("*".to_owned(), true, begin)),
             message_size: limits.message_size,
@@ -105,6 +140,7 @@ impl GrpcServer {
             .fold(Services::default(), |services, native| native.add_to(services));
         let mut builder = Server::builder()
             .limits(limits)
+            .load(load)
             .services(services)
             .fallback(Arc::new(PythonFallback(handlers.clone())))
             .spans(recorder(), root_share)

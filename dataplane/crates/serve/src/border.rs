@@ -43,7 +43,12 @@ struct Waiting {
 struct Guard {
     flood: Flood,
     offence: Arc<OnceLock<Offence>>,
+    /// Until when bytes of a peer that was shown out are still read (and dropped): were the connection closed with
+    /// unread bytes, the kernel would reset it, and the peer might lose the farewell.
+    until: Option<Pin<Box<Sleep>>>,
 }
+
+const FAREWELL: Duration = Duration::from_secs(1);
 
 impl<S> Border<S> {
     /// A server's, which notes in `offence` why it ended a connection. `lenient` ones put authorities right.
@@ -53,7 +58,11 @@ impl<S> Border<S> {
             stream,
             waiting: Some(Waiting::new(PREFACE, limits.handshake, None)),
             authorities: lenient.then(Authorities::default),
-            guard: Some(Box::new(Guard { flood, offence })),
+            guard: Some(Box::new(Guard {
+                flood,
+                offence,
+                until: None,
+            })),
         }
     }
 
@@ -81,18 +90,41 @@ impl Waiting {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Border<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Border<S> {
     /// Say farewell if that can be done at once: whoever floods may not read.
-    fn show_out(&mut self, context: &mut Context<'_>, offence: Offence) -> io::Error {
-        if let Some(guard) = &self.guard {
-            let _ = guard.offence.set(offence); // the first is as good as any
+    fn show_out(&mut self, context: &mut Context<'_>, offence: Offence) {
+        if let Some(guard) = &mut self.guard {
+            let _ = guard.offence.set(offence); // there is no other yet
+            guard.until = Some(Box::pin(tokio::time::sleep(FAREWELL)));
             if let Some(farewell) = guard.flood.farewell(offence) {
                 let mut stream = Pin::new(&mut self.stream);
                 let _ = stream.as_mut().poll_write(context, &farewell);
                 let _ = stream.as_mut().poll_flush(context);
             }
         }
-        io::Error::new(io::ErrorKind::ConnectionAborted, offence.text())
+    }
+
+    /// Read and drop; ends with an error.
+    fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let offence = self.guard.as_mut().and_then(|guard| {
+            let is_over = guard.until.as_mut()?.as_mut().poll(context).is_ready();
+            is_over.then_some(guard.offence.get()).flatten()
+        });
+        let mut dropped = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut dropped);
+            let has_more = match offence {
+                Some(_) => false,
+                None => {
+                    ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+                    !buffer.filled().is_empty()
+                }
+            };
+            if !has_more {
+                let reason = offence.map_or("the peer has gone", |offence| offence.text());
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason)));
+            }
+        }
     }
 }
 
@@ -103,6 +135,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Border<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.guard.as_ref().is_some_and(|guard| guard.until.is_some()) {
+            return this.poll_out(context);
+        }
         let before = buffer.filled().len();
         let poll = Pin::new(&mut this.stream).poll_read(context, buffer);
         let arrived = &mut buffer.filled_mut()[before..];
@@ -122,7 +157,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Border<S> {
         if let Some(guard) = &mut this.guard
             && let Some(offence) = guard.flood.read(arrived)
         {
-            return Poll::Ready(Err(this.show_out(context, offence)));
+            buffer.set_filled(before);
+            this.show_out(context, offence);
+            return this.poll_out(context);
         }
         if let Some(authorities) = &mut this.authorities {
             authorities.pass(arrived);
