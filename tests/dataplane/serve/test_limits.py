@@ -16,7 +16,7 @@ from serve_echo import AsyncEcho, EchoStub, SyncEcho
 from serve_rig import native_channel, native_server
 
 from meshwright.core.identity import StaticIdentity
-from meshwright.dataplane.grpc import Limits, NativeChannel
+from meshwright.dataplane.grpc import Limits
 
 
 async def test_a_thousand_calls_at_once(connect: Any, echo: AsyncEcho) -> None:
@@ -173,7 +173,7 @@ async def test_a_rate_survives_a_new_connection(echo: AsyncEcho) -> None:
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-@pytest.mark.parametrize("make", [NativeChannel, grpc.aio.insecure_channel])
+@pytest.mark.parametrize("make", [native_channel, grpc.aio.insecure_channel], ids=["native", "grpcio"])
 async def test_idle_connections_are_told_to_go(echo: AsyncEcho, make: Any) -> None:
     """A connection without calls ends without an error; one with a call stays. The next call makes a new one."""
     async with native_server(echo, limits=Limits(idle_seconds=0.2)) as (server, address), make(address) as channel:

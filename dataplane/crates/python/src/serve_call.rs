@@ -33,6 +33,8 @@ pub(crate) struct ServerCall {
     /// Of methods that Python finds by itself; the others' is the method's.
     pub(crate) path: Option<Box<str>>,
     pub(crate) message: Option<Bytes>,
+    /// Counts the message until a handler takes it; Python may keep this call longer than it needs it.
+    pub(crate) untaken: Mutex<Option<Charge>>,
     /// Whether the one message was taken as if it were a stream's.
     pub(crate) is_taken: AtomicBool,
     pub(crate) headers: HeaderMap,
@@ -72,11 +74,12 @@ impl ServerCall {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A message in its frame, counted until the network has taken it. Before the first of a compressed answer the metadata must say so.
+    /// A message in its frame, counted until the network has taken it.
     fn frame(&self, py: Python<'_>, message: &[u8]) -> Bytes {
         self.charge.hold(self.encoded(py, message))
     }
 
+    /// A message in its frame. Before the first of a compressed answer the metadata must say so.
     fn encoded(&self, py: Python<'_>, message: &[u8]) -> Bytes {
         let mut sending = self.sending();
         let has_begun = std::mem::replace(&mut sending.has_begun, true);
@@ -95,7 +98,10 @@ impl ServerCall {
     /// The one message of a method that takes one, as if it were a stream's.
     fn only(&self) -> Taken<Bytes, ()> {
         match &self.message {
-            Some(message) if !self.is_taken.swap(true, Ordering::Relaxed) => Taken::Message(message.clone(), ()),
+            Some(message) if !self.is_taken.swap(true, Ordering::Relaxed) => {
+                self.taken();
+                Taken::Message(message.clone(), ())
+            }
             _ => Taken::End(()),
         }
     }
@@ -107,8 +113,13 @@ impl ServerCall {
             .ok_or_else(|| PyConnectionError::new_err(reason))
     }
 
+    fn taken(&self) {
+        self.untaken.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     /// Mark the end; false if it was marked before.
     fn end(&self) -> bool {
+        self.taken();
         !self.has_ended.swap(true, Ordering::Relaxed)
     }
 }
@@ -128,6 +139,7 @@ impl ServerCall {
     /// The request, when its method takes one message.
     #[getter]
     fn message<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.taken();
         self.message.as_ref().map(|message| PyBytes::new(py, message))
     }
 

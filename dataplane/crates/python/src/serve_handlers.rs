@@ -169,7 +169,7 @@ async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response
         None
     } else {
         match only_message(&mut reader).await {
-            Ok(message) => Some(charge.hold(message)),
+            Ok(message) => Some(message),
             Err(status) => return status.into_http(),
         }
     };
@@ -197,6 +197,7 @@ async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response
         number,
         method: method.clone(),
         path,
+        untaken: Mutex::new(message.as_ref().and_then(|message| charge.counted(message.len()))),
         message,
         is_taken: AtomicBool::new(false),
         headers: parts.headers,

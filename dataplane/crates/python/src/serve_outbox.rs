@@ -222,7 +222,8 @@ impl Outgoing {
     /// One frame for all messages that wait: cheaper here, and kinder to peers that count frames.
     fn gather(&mut self, first: Bytes) -> Bytes {
         let mut state = self.0.lock();
-        if !matches!(state.said.front(), Some(Said::Message(_))) {
+        // A large one isn't copied: it is counted as held for as long as the network hasn't taken it.
+        if first.len() >= FRAME || !matches!(state.said.front(), Some(Said::Message(_))) {
             return first;
         }
         let mut gathered = BytesMut::with_capacity(first.len() + state.bytes.min(FRAME));

@@ -168,6 +168,11 @@ impl Charge {
         })
     }
 
+    /// A charge for so many bytes; none for so few that it isn't worth it.
+    pub fn counted(&self, bytes: usize) -> Option<Self> {
+        (bytes >= SMALL).then(|| self.another(bytes))
+    }
+
     /// `bytes` that stay counted for as long as anybody holds them; small ones aren't worth it.
     pub fn hold(&self, bytes: Bytes) -> Bytes {
         if bytes.len() < SMALL {

@@ -83,6 +83,8 @@ class Dispatch:
         if isinstance(running, asyncio.Task):
             self._cancelled.add(running)
             running.add_done_callback(self._cancelled.discard)
+        else:
+            self._workers.forget(number)  # a caller that begins calls and resets them must not fill the queue
         running.cancel()
 
     async def stop(self) -> None:
@@ -118,7 +120,7 @@ class Dispatch:
     def _begin_in_thread(self, method: Method, call: _native.ServerCall, number: int) -> None:
         context = SyncContext(call, method)
         self._running[number] = context
-        self._workers.submit(functools.partial(self._threaded, method, context, call, number))
+        self._workers.submit(number, functools.partial(self._threaded, method, context, call, number))
 
     def _begin_unknown(self, call: _native.ServerCall, number: int) -> None:
         if self._interceptors is not None:
