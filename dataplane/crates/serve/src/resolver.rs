@@ -96,3 +96,61 @@ async fn look_up(host: String, port: u16) -> Found {
     }
     Ok(endpoints)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(30);
+
+    fn resolver(target: &str) -> Resolver {
+        let back_off = BackOff {
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(4),
+        };
+        Resolver::new(&Target::parse(target).expect("a target"), INTERVAL, back_off)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_is_looked_up_when_wanted_but_not_too_often() {
+        let mut resolver = resolver("localhost:80");
+        let waited = tokio::time::timeout(INTERVAL * 10, resolver.next()).await;
+        assert!(waited.is_err(), "nobody wanted it");
+        let begun = Instant::now();
+        resolver.want();
+        let found = resolver.next().await.expect("every machine has it");
+        assert!(
+            found
+                .iter()
+                .all(|endpoint| matches!(endpoint, Endpoint::Tcp(address) if address.ip().is_loopback()))
+        );
+        assert!(begun.elapsed() < INTERVAL, "the first at once");
+        resolver.want();
+        let waited = tokio::time::timeout(INTERVAL / 2, resolver.next()).await;
+        assert!(waited.is_err(), "too early");
+        assert_eq!(
+            resolver.next().await,
+            Ok(found),
+            "a wait that was given up loses nothing"
+        );
+        assert!(begun.elapsed() >= INTERVAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_nobody_has_is_tried_again_by_itself() {
+        // A label of more than 63 bytes can't be asked for, so that no server is.
+        let mut resolver = resolver(&format!("{}:80", "x".repeat(64)));
+        resolver.want();
+        assert!(resolver.next().await.is_err());
+        let begun = Instant::now();
+        assert!(resolver.next().await.is_err());
+        assert!(begun.elapsed() >= Duration::from_millis(800));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_are_never_looked_up() {
+        let mut resolver = resolver("127.0.0.1:80");
+        resolver.want();
+        assert!(tokio::time::timeout(INTERVAL * 10, resolver.next()).await.is_err());
+    }
+}
