@@ -221,6 +221,7 @@ async def test_answers_that_nobody_reads(echo: AsyncEcho, window: int) -> None:
         before = resident()
         async with hostile(address, begun=False) as peer:
             await peer.begin((4, window))
+            assert await peer.until(WINDOW_UPDATE)  # the requests need the connection's whole window
             await peer.send(*(call(stream, "forever", "Download") for stream in range(1, 101, 2)))
             large = message("x" * 60_000)
             pieces = [large[start : start + 16_000] for start in range(0, len(large), 16_000)]

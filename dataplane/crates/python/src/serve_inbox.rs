@@ -61,7 +61,9 @@ impl Inbox {
     /// The call is over: a thread that waits for a message must not wait on. (A task is cancelled instead.)
     pub(crate) fn break_off(&self) {
         *self.lock() = true;
-        self.arrived.notify_all();
+        if self.blocked.load(Ordering::Relaxed) > 0 {
+            self.arrived.notify_all(); // a thread that counts itself later sees `broken`
+        }
     }
 
     /// Have the loop serve whoever waits there, if it `asks`. Which future gets which message is decided there and

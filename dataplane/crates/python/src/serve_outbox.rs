@@ -60,6 +60,8 @@ struct State {
     /// Nobody reads any more: the call has ended.
     closed: bool,
     writers: usize,
+    /// Threads that wait in `say_blocking`. Waking none costs a system call all the same.
+    blocked: usize,
 }
 
 impl State {
@@ -175,7 +177,9 @@ impl Outbox {
     pub(crate) fn say_blocking(&self, said: Said) -> PyResult<()> {
         let mut state = self.0.lock();
         while !state.closed && !state.has_room() {
+            state.blocked += 1;
             state = self.0.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.blocked -= 1;
         }
         if state.closed {
             return Err(ended());
@@ -244,13 +248,18 @@ impl Outgoing {
         if state.said.len() > MESSAGES / 2 || state.bytes > BYTES / 2 {
             return;
         }
+        if state.blocked > 0 {
+            self.0.room.notify_all();
+        }
+        if state.waiting.is_empty() {
+            return;
+        }
         let mut told = Vec::new();
         for (said, post, future) in std::mem::take(&mut state.waiting) {
             state.push(said); // the reader is awake: it is here
             told.push((post, future));
         }
         drop(state);
-        self.0.room.notify_all();
         complete(told);
     }
 }
@@ -261,8 +270,10 @@ impl Drop for Outgoing {
         state.closed = true;
         state.said.clear();
         let waiting = std::mem::take(&mut state.waiting);
+        if state.blocked > 0 {
+            self.0.room.notify_all();
+        }
         drop(state);
-        self.0.room.notify_all();
         for (_, post, future) in waiting {
             post.complete(future, |_| Err(ended()));
         }

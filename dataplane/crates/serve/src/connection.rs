@@ -14,6 +14,7 @@ use crate::account::{Account, Membership, address_of, key_of};
 use crate::activity::{Activity, Underway};
 use crate::border::Border;
 use crate::call::answer;
+use crate::cork::Cork;
 use crate::descriptors::Descriptors;
 use crate::handshake::Refused;
 use crate::limits::Limits;
@@ -191,13 +192,15 @@ async fn serve_http(
         let (shared, connected) = (shared.clone(), connected.clone());
         hyper::service::service_fn(move |request| {
             let (shared, connected) = (shared.clone(), connected.clone());
-            async move { Ok::<_, Infallible>(answer(shared, request, connected).await) }
+            // Boxed where it is made: it is large, and moves several times before it runs.
+            let answered = Box::pin(answer(shared, request, connected));
+            async move { Ok::<_, Infallible>(answered.await) }
         })
     };
     let offence = Arc::new(OnceLock::new());
     let is_lenient = connected.descriptors.is_some() && shared.acceptor.is_none();
     let stream = Border::to_client(stream, limits, offence.clone(), is_lenient);
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), calls));
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(Cork::new(stream)), calls));
     let mut lifetime = Lifetime::new(limits);
     let mut draining = false;
     let ended = loop {

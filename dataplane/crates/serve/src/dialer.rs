@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{oneshot, watch};
 
 use crate::border::Border;
+use crate::cork::Cork;
 use crate::descriptors::Descriptors;
 use crate::handshake::{Connector, Refused};
 use crate::identity::Identities;
@@ -145,7 +146,7 @@ impl Dialer {
             // What still comes for cancelled calls is no fault of the server, however many a long connection sees.
             .max_concurrent_reset_streams(CANCELLED)
             .max_local_error_reset_streams(None)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Cork::new(stream)))
             .await
             .map_err(|error| chain(&error))?;
         let (failed, failure) = oneshot::channel();

@@ -19,6 +19,7 @@ pub mod channel;
 pub mod compression;
 mod connection;
 pub mod conventions;
+mod cork;
 mod deadline;
 pub mod descriptors;
 mod dialer;
