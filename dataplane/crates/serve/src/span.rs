@@ -201,9 +201,10 @@ impl Current {
         Self { context, recorder }
     }
 
-    /// Begin a span under this one; it costs nothing when the trace isn't sampled.
+    /// Begin a span under this one; it costs nothing when the trace isn't sampled, or when nobody takes spans away.
     pub fn child(&self, name: impl Into<Cow<'static, str>>, kind: Kind) -> Active {
-        let open = self.context.sampled.then(|| Span {
+        let is_recorded = self.context.sampled && !self.recorder.drops();
+        let open = is_recorded.then(|| Span {
             name: name.into(),
             context: self.context.child(),
             parent: Some(self.context.span_id),
@@ -237,8 +238,14 @@ impl Active {
         name: impl FnOnce() -> String,
         recorder: &Arc<Recorder>,
     ) -> Self {
-        let context = parent.map_or_else(|| Context::root(sample_root), |parent| parent.child());
-        let open = context.sampled.then(|| Span {
+        let is_recorded = parent.map_or(sample_root, |parent| parent.sampled) && !recorder.drops();
+        // Without a span of this call's own, what it does belongs to its caller's.
+        let context = match parent {
+            Some(parent) if is_recorded => parent.child(),
+            Some(parent) => parent,
+            None => Context::root(is_recorded),
+        };
+        let open = is_recorded.then(|| Span {
             name: Cow::Owned(name()),
             context,
             parent: parent.map(|parent| parent.span_id),
@@ -345,6 +352,8 @@ mod tests {
         assert_eq!(spans.len(), 2);
         assert_eq!(spans[0].parent, Some(current.context.span_id));
         assert!(recorder.drain(10, Duration::from_millis(1)).is_empty());
+        current.child("work", Kind::Internal).set("n", 1); // there is room again
+        assert_eq!(recorder.drain(10, Duration::ZERO).len(), 1);
     }
 
     #[test]
@@ -352,5 +361,16 @@ mod tests {
         let recorder = Recorder::new(2);
         drop(Active::server(None, false, || "a.B/C".to_owned(), &recorder));
         assert!(recorder.drain(10, Duration::ZERO).is_empty());
+    }
+
+    #[test]
+    fn without_a_span_the_callers_place_is_passed_on() {
+        let recorder = Recorder::new(1);
+        let (sampled, unsampled) = (Context::root(true), Context::root(false));
+        let server = |parent| Active::server(Some(parent), false, || "a.B/C".to_owned(), &recorder).place();
+        assert_eq!(server(unsampled), unsampled);
+        assert_ne!(server(sampled), sampled);
+        assert_eq!(server(sampled), sampled, "the queue is full");
+        assert_eq!(recorder.dropped(), 1);
     }
 }
