@@ -269,7 +269,8 @@ async def test_blocked_handlers_dont_pile_up_what_was_cancelled() -> None:
             release.wait(30)
             return request
 
-    async with native_server(Blocking(), limits=Limits(threads=2)) as (_, address), native_channel(address) as channel:
+    limits = Limits(threads=2)
+    async with native_server(Blocking(), limits=limits) as (server, address), native_channel(address) as channel:
         stub = EchoStub(channel)
         try:
             for _ in range(3):
@@ -280,6 +281,11 @@ async def test_blocked_handlers_dont_pile_up_what_was_cancelled() -> None:
                 for call in calls:
                     call.cancel()
                 await asyncio.gather(*calls, return_exceptions=True)
+            async with asyncio.timeout(10):
+                while server.stats()["calls_open"]:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0)  # the loop hears of cancellations with its next look at the mailbox
+            await asyncio.sleep(0)
         finally:
             release.set()
         assert await stub.unary("last", timeout=10) == "last"

@@ -33,7 +33,6 @@ pub struct Load {
     pub(crate) stats: Arc<Stats>,
     memory: usize,
     memory_per_peer: usize,
-    held: AtomicUsize,
     room: Notify,
     queue: Queue,
 }
@@ -45,7 +44,6 @@ impl Load {
             stats: Arc::default(),
             memory: limits.memory,
             memory_per_peer: limits.memory_per_peer,
-            held: AtomicUsize::new(0),
             room: Notify::new(),
             queue: Queue::new(limits.queue_delay),
         })
@@ -114,15 +112,13 @@ impl Charge {
         if bytes > self.bytes {
             let more = bytes - self.bytes;
             account.held.fetch_add(more, Ordering::Relaxed);
-            let held = load.held.fetch_add(more, Ordering::Relaxed) + more;
-            load.stats.bytes_held.store(held as u64, Ordering::Relaxed);
+            load.stats.bytes_held.fetch_add(more as u64, Ordering::Relaxed);
         } else if bytes < self.bytes {
             let less = self.bytes - bytes;
             let peers = account.held.fetch_sub(less, Ordering::Relaxed);
-            let all = load.held.fetch_sub(less, Ordering::Relaxed);
-            load.stats.bytes_held.store((all - less) as u64, Ordering::Relaxed);
-            let crosses = |limit: usize, before: usize| before >= limit && before - less < limit;
-            if crosses(load.memory, all) || crosses(load.memory_per_peer, peers) {
+            let all = load.stats.bytes_held.fetch_sub(less as u64, Ordering::Relaxed);
+            let crosses = |limit: usize, before: u64| before >= limit as u64 && before - (less as u64) < limit as u64;
+            if crosses(load.memory, all) || crosses(load.memory_per_peer, peers as u64) {
                 load.room.notify_waiters();
             }
         }
@@ -214,7 +210,8 @@ pub fn refusal(text: impl Into<String>, retry: Duration) -> Status {
 
 fn is_full(account: &Account) -> bool {
     let load = &account.load;
-    load.held.load(Ordering::Relaxed) >= load.memory || account.held.load(Ordering::Relaxed) >= load.memory_per_peer
+    load.stats.bytes_held.load(Ordering::Relaxed) >= load.memory as u64
+        || account.held.load(Ordering::Relaxed) >= load.memory_per_peer
 }
 
 /// A call in the queue for its handler.
@@ -358,6 +355,6 @@ mod tests {
         drop((held.slice(1..2), more, part));
         assert!(one.is_full() && !other.is_full());
         drop(held);
-        assert_eq!(load.held.load(Ordering::Relaxed), 0);
+        assert_eq!(load.stats.bytes_held.load(Ordering::Relaxed), 0);
     }
 }
