@@ -314,7 +314,12 @@ mod tests {
         let queue = Queue::new(Some(Duration::from_secs(1)));
         let at = |seconds: f64| queue.begin + Duration::from_secs_f64(seconds);
         for number in 0..30 {
-            assert!(queue.enter(at(f64::from(number) / 10.0)).is_ok());
+            let entered = queue.enter(at(f64::from(number) / 10.0));
+            match number {
+                ..22 => assert!(entered.is_ok(), "call {number}: too long, but not for long enough"),
+                25.. => assert!(entered.is_err(), "call {number}"),
+                _ => {}
+            }
             if number >= 12 {
                 queue.leave(Some(at(f64::from(number - 12) / 10.0)), at(f64::from(number) / 10.0));
             }
