@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
+import gc
 import os
+import signal
 import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import grpc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from serve_echo import EchoStub
-from serve_rig import native_channel, native_server
+from serve_rig import native_channel, native_server, until
 
 from meshwright.core.identity import StaticIdentity
 from meshwright.dataplane.grpc import Limits, open_descriptors
@@ -156,3 +164,165 @@ async def test_a_flood_of_descriptors_is_bounded(tmp_path: Path) -> None:
         assert open_descriptors() == 64
         client.close()
         await gone()
+
+
+class Claimer:
+    """Takes what a request asks for, at once, as often as it says; counts what it got."""
+
+    def __init__(self) -> None:
+        self.claimed = 0
+        self.waiting = asyncio.Event()
+
+    async def unary(self, request: str, context: Any) -> str:
+        if request == "wait":
+            self.waiting.set()
+            await asyncio.Event().wait()
+        *keys, times = request.split()
+        for key in keys * int(times):
+            device, inode = map(int, key.split("/"))
+            with contextlib.suppress(TimeoutError):
+                os.close(await context.descriptors.take(device, inode, timeout=0))
+                self.claimed += 1
+        return request
+
+    download = upload = chat = unary
+
+
+class Sequence:
+    """One peer's doings with descriptors: over calls, cancelled calls, and connections that break in a message."""
+
+    def __init__(self, folder: Path, files: list[IO[bytes]]) -> None:
+        self.folder, self.files, self.sent = folder, files, 0
+        self.claimer = Claimer()
+
+    async def run(self, steps: list[tuple[str, int, int]]) -> dict[str, int]:
+        """Do all steps and go; return what the server counted."""
+        address = f"unix:{self.folder}/x.sock"
+        async with native_server(self.claimer, address) as (server, _):
+            async with contextlib.AsyncExitStack() as stack:
+                channel = await stack.enter_async_context(native_channel(address))
+                for what, which, count in steps:
+                    if what == "disconnect":
+                        self._disconnect(which, count)
+                    elif what == "reconnect":
+                        await channel.close()
+                        channel = await stack.enter_async_context(native_channel(address))
+                    else:
+                        await getattr(self, what)(channel, which, count)
+            async with asyncio.timeout(10):
+                while server.stats()["connections_open"]:
+                    await asyncio.sleep(0)
+            return server.stats()
+
+    def _send(self, channel: Any, files: list[IO[bytes]]) -> str:
+        for file in files:
+            channel.send_descriptor(file.fileno())
+        self.sent += len(files)
+        return " ".join("/".join(map(str, key_of(file.fileno()))) for file in files)
+
+    async def different(self, channel: Any, which: int, count: int) -> None:
+        """Several in one call, of which each is taken once, or twice, or not at all."""
+        keys = self._send(channel, self.files[which:])
+        await EchoStub(channel).unary(f"{keys} {count % 3}", timeout=10)
+
+    async def same(self, channel: Any, which: int, count: int) -> None:
+        """The same one by several calls at once."""
+        calls = []
+        for _ in range(count):
+            key = self._send(channel, [self.files[which]])
+            calls.append(EchoStub(channel).unary(f"{key} 1", timeout=10))
+        await asyncio.gather(*calls)
+
+    async def cancel(self, channel: Any, which: int, count: int) -> None:
+        """With a call that ends before anybody took them."""
+        self._send(channel, self.files[:count])
+        self.claimer.waiting.clear()
+        call = EchoStub(channel).unary("wait", timeout=10)
+        async with asyncio.timeout(10):
+            await self.claimer.waiting.wait()
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
+
+    def _disconnect(self, which: int, count: int) -> None:
+        """In the middle of a frame, with several descriptors beside one byte of it."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{self.folder}/x.sock")
+            client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            rights = array.array("i", [self.files[which].fileno()] * count)
+            client.sendmsg([bytes([0, 0, 8])], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        self.sent += count
+
+
+def open_now(*kinds: str) -> int:
+    """Count the descriptors of this process, all or those of some kinds."""
+    targets = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that listed them
+            targets.append(os.readlink(f"/proc/self/fd/{number}"))
+    return sum(target.startswith(kinds) for target in targets) if kinds else len(targets)
+
+
+STEPS = st.tuples(
+    st.sampled_from(["different", "same", "cancel", "disconnect", "reconnect"]),
+    st.integers(min_value=0, max_value=4),
+    st.integers(min_value=1, max_value=5),
+)
+
+
+def test_no_sequence_leaves_a_descriptor_open() -> None:
+    """Whatever a peer does: what came was taken or closed, and as many descriptors are open as before."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack, asyncio.Runner() as runner:
+        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(5)]
+        runner.get_loop()
+        gc.collect()  # earlier tests' loops keep theirs until then
+        of_connections = ("socket:", "anon_inode:[pidfd]")
+        idle = open_now(*of_connections)
+        runner.run(Sequence(Path(folder), files).run([("same", 0, 1)]))  # opens what the loop and the runtime keep
+        runner.run(until(lambda: open_now(*of_connections) == idle))  # the peer's ends close a moment later
+        before = open_now()
+
+        @settings(max_examples=30, deadline=None)
+        @given(steps=st.lists(STEPS, min_size=1, max_size=8))
+        def example(steps: list[tuple[str, int, int]]) -> None:
+            sequence = Sequence(Path(folder), files)
+            counted = runner.run(sequence.run(steps))
+            assert counted["descriptors_received"] == counted["descriptors_claimed"] + counted["descriptors_closed"]
+            assert counted["descriptors_claimed"] == sequence.claimer.claimed
+            assert counted["descriptors_received"] <= sequence.sent
+            runner.run(until(lambda: open_now() == before))
+            assert open_descriptors() == 0
+
+        example()
+
+
+SERVE = """
+import asyncio, sys
+from meshwright.dataplane.grpc import NativeServer
+async def serve():
+    server = NativeServer(sys.argv[1], None)
+    await server.start()
+    print("serves", flush=True)
+    await server.wait_for_termination()
+asyncio.run(serve())
+"""
+
+
+async def test_a_killed_server_leaves_nothing_that_blocks_the_next(tmp_path: Path) -> None:
+    """After kill -9 the socket's file is there still; the next server takes its place, and removes it when it stops."""
+    path = tmp_path / "x.sock"
+    first = subprocess.Popen([sys.executable, "-c", SERVE, f"unix:{path}"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout
+        with first.stdout as said:
+            assert await asyncio.to_thread(said.readline) == "serves\n"
+        with pytest.raises(OSError, match="x.sock"):
+            async with native_server(Claimer(), f"unix:{path}"):
+                pass
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait(10)
+    assert path.is_socket()
+    async with native_server(Claimer(), f"unix:{path}"), native_channel(f"unix:{path}") as channel:
+        assert await EchoStub(channel).unary("0", timeout=10) == "0"
+    assert not path.exists()

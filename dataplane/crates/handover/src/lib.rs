@@ -4,9 +4,11 @@
 //! With `--cfg loom` the locks are loom's; otherwise they are the standard library's.
 #![forbid(unsafe_code)]
 
+pub mod claims;
 pub mod inbox;
 pub mod post;
 
+pub use claims::Claims;
 pub use inbox::{Inbox, Taken};
 pub use post::{Bell, Post};
 

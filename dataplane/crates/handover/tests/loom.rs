@@ -1,21 +1,55 @@
 //! Every order in which the threads may run, by loom: `tox -e rust` runs it with `--cfg loom`.
 #![cfg(loom)]
 
-use loom::future::block_on;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll, Wake, Waker};
+
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
+use meshwright_handover::claims::{self, Claims, Closed};
 use meshwright_handover::{Bell, Inbox, Post, Taken};
 
 /// As many preemptions of a thread in one run as find the known kinds of errors (loom's book says 2-3); without a bound
 /// the orders are too many to walk.
-const PREEMPTIONS: usize = 4;
+const PREEMPTIONS: usize = 3;
 
 fn model(run: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(PREEMPTIONS);
     model.check(run);
+}
+
+/// A thread that sleeps until it is woken. (loom's own `block_on` fails when it is woken twice.)
+#[derive(Default)]
+struct Sleeper {
+    woken: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Wake for Sleeper {
+    fn wake(self: std::sync::Arc<Self>) {
+        *self.woken.lock().unwrap() = true;
+        self.bell.notify_one();
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let sleeper = std::sync::Arc::new(Sleeper::default());
+    let waker = Waker::from(sleeper.clone());
+    let mut work = pin!(work);
+    loop {
+        if let Poll::Ready(value) = work.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return value;
+        }
+        let mut woken = sleeper.woken.lock().unwrap();
+        while !*woken {
+            woken = sleeper.bell.wait(woken).unwrap();
+        }
+        *woken = false;
+    }
 }
 
 /// An eventfd: a count that its watcher waits for and takes.
@@ -214,5 +248,89 @@ fn a_waiter_that_gave_up_costs_no_message() {
         }
         assert_eq!(received, [1, 2]);
         reader.join().unwrap();
+    });
+}
+
+/// A thing that can be copied as long as it is there.
+fn claims() -> Arc<Claims<&'static str, Arc<AtomicUsize>, u32>> {
+    Arc::new(Claims::new(2))
+}
+
+fn take(from: &Claims<&'static str, Arc<AtomicUsize>, u32>) -> Result<claims::Taken<Arc<AtomicUsize>>, Closed> {
+    block_on(from.take(&"a", |thing| Some(thing.clone())))
+}
+
+#[test]
+fn whoever_waits_for_what_arrives_gets_it() {
+    model(|| {
+        let (claims, thing) = (claims(), Arc::new(AtomicUsize::new(0)));
+        let reader = {
+            let (claims, thing) = (claims.clone(), thing.clone());
+            thread::spawn(move || {
+                claims.arrive("a", thing.clone(), 0);
+                claims.arrive("a", thing, 1);
+            })
+        };
+        let copy = |thing: &Arc<AtomicUsize>| Some(thing.clone());
+        let mut takers = [(); 2].map(|()| Some(Box::pin(claims.take(&"a", copy))));
+        block_on(poll_fn(|context| {
+            for taker in &mut takers {
+                if let Some(Poll::Ready(taken)) = taker.as_mut().map(|taker| taker.as_mut().poll(context)) {
+                    assert!(taken.is_ok());
+                    *taker = None;
+                }
+            }
+            if takers.iter().all(Option::is_none) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        }));
+        reader.join().unwrap();
+        assert!(claims.waiting().is_empty());
+        assert_eq!(Arc::strong_count(&thing), 1, "nobody else holds it");
+    });
+}
+
+#[test]
+fn the_end_wakes_who_waits_and_drops_what_nobody_took() {
+    model(|| {
+        let (claims, thing) = (claims(), Arc::new(AtomicUsize::new(0)));
+        let taker = {
+            let claims = claims.clone();
+            thread::spawn(move || usize::from(take(&claims).is_ok()))
+        };
+        let reader = {
+            let (claims, thing) = (claims.clone(), thing.clone());
+            thread::spawn(move || claims.arrive("a", thing, 0).lost)
+        };
+        let lost = claims.close();
+        assert_eq!(
+            taker.join().unwrap() + reader.join().unwrap() + lost,
+            1,
+            "taken or lost, once"
+        );
+        assert_eq!(Arc::strong_count(&thing), 1, "nobody else holds it");
+    });
+}
+
+#[test]
+fn somebody_watches_as_long_as_something_waits() {
+    model(|| {
+        let (claims, thing) = (claims(), Arc::new(AtomicUsize::new(0)));
+        assert!(claims.arrive("a", thing.clone(), 0).unwatched);
+        let reader = {
+            let (claims, thing) = (claims.clone(), thing.clone());
+            thread::spawn(move || claims.arrive("b", thing, 1).unwatched)
+        };
+        let (lost, left) = claims.expire(|arrived| arrived < 1);
+        let again = reader.join().unwrap();
+        assert_eq!(lost, 1);
+        assert_eq!(
+            left.is_none(),
+            again,
+            "the watcher goes on, or the next arrival begins another"
+        );
+        assert_eq!(claims.expire(|_| true), (1, None));
     });
 }

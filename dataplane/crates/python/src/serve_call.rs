@@ -1,8 +1,8 @@
 //! One call at a server whose handler is Python's.
 
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,6 +39,9 @@ pub(crate) struct ServerCall {
     pub(crate) is_taken: AtomicBool,
     pub(crate) headers: HeaderMap,
     pub(crate) peer: Peer,
+    /// The connection's hold on the process that connected. Python may keep a call for long after its end (in a
+    /// cycle that its collector finds one day), and that must keep no descriptor open.
+    pub(crate) pidfd: Option<Weak<OwnedFd>>,
     pub(crate) descriptors: Option<Descriptors>,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) span: Option<Current>,
@@ -171,9 +174,10 @@ impl ServerCall {
             return Err(PyConnectionError::new_err(reason));
         }
         let gone = "the process that connected ended before its connection was accepted";
-        let held = self.peer.pidfd.as_ref();
+        let held = self.pidfd.as_ref();
         let held = held.ok_or_else(|| PyProcessLookupError::new_err((libc::ESRCH, gone)))?;
-        Ok(held.try_clone()?.into_raw_fd())
+        let ended = || PyConnectionError::new_err("the connection has ended, and with it the hold on its process");
+        Ok(held.upgrade().ok_or_else(ended)?.try_clone()?.into_raw_fd())
     }
 
     /// Whether the caller's TLS session was resumed.

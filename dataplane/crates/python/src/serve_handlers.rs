@@ -173,7 +173,7 @@ async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response
             Err(status) => return status.into_http(),
         }
     };
-    let Some(peer) = parts.extensions.remove::<Peer>() else {
+    let Some(mut peer) = parts.extensions.remove::<Peer>() else {
         return Status::internal("the server names no peer").into_http();
     };
     let waited = match handlers.load.wait() {
@@ -201,6 +201,7 @@ async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response
         message,
         is_taken: AtomicBool::new(false),
         headers: parts.headers,
+        pidfd: peer.pidfd.take().map(|held| Arc::downgrade(&held)),
         peer,
         descriptors: parts.extensions.remove::<Descriptors>(),
         deadline: parts.extensions.remove::<Deadline>(),

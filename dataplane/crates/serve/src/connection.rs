@@ -111,6 +111,9 @@ pub(crate) async fn serve_connection(
     mut phases: watch::Receiver<Phase>,
 ) {
     let descriptors = transport.descriptors();
+    if let Some(descriptors) = &descriptors {
+        descriptors.count_in(&shared.stats);
+    }
     let Some(acceptor) = &shared.acceptor else {
         if let Some(membership) = join(shared, &key_of(&peer), &peer) {
             serve_http(shared, transport, connected(peer, descriptors, membership), phases).await;

@@ -5,15 +5,17 @@
 //! as sent it. What nobody takes is closed after [`LIFETIME`], when newer ones need its place, or with the connection;
 //! an open descriptor keeps e.g. a network namespace alive.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use meshwright_handover::claims::{Claims, Closed};
 use tokio::time::Instant;
+
+use crate::stats::Stats;
 
 /// Descriptors that one connection holds at most in each direction.
 pub const CAPACITY: usize = 64;
@@ -57,6 +59,10 @@ impl Held {
     fn release(mut self) -> Option<OwnedFd> {
         self.0.take()
     }
+
+    fn copy(&self) -> Option<Self> {
+        self.0.as_ref()?.try_clone().ok().map(Self::new)
+    }
 }
 
 impl Drop for Held {
@@ -65,153 +71,131 @@ impl Drop for Held {
     }
 }
 
-#[derive(Debug)]
-struct Received {
-    descriptor: Held,
-    claims: usize,
-    arrived: Instant,
-}
-
 #[derive(Debug, Default)]
-struct State {
-    received: HashMap<Key, Received>,
-    sending: VecDeque<Held>,
+struct Sending {
+    waiting: VecDeque<Held>,
     closed: bool,
-    expiring: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
-    arrived: Notify,
+    received: Claims<Key, Held, Instant>,
+    sending: Mutex<Sending>,
+    /// Of the server, when it is a server's connection.
+    stats: OnceLock<Arc<Stats>>,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn count(&self, counter: impl Fn(&Stats) -> &AtomicU64, number: usize) {
+        if let Some(stats) = self.stats.get() {
+            counter(stats).fetch_add(number as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn sending(&self) -> MutexGuard<'_, Sending> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Give up claims: what they were on was closed.
+    fn lose(&self, claims: usize) {
+        self.count(|stats| &stats.descriptors_closed, claims);
     }
 }
 
 /// The descriptors of one connection; clones are the same set.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Descriptors {
     shared: Arc<Shared>,
 }
 
-impl Descriptors {
-    /// Wait for the descriptor of (st_dev, st_ino) until `timeout`, and take it: the caller owns it.
-    pub async fn take(&self, key: Key, timeout: Duration) -> Result<OwnedFd, Refused> {
-        let until = Instant::now() + timeout;
-        loop {
-            let arrival = self.shared.arrived.notified();
-            tokio::pin!(arrival);
-            arrival.as_mut().enable();
-            if let Some(descriptor) = self.take_now(key)? {
-                return Ok(descriptor);
-            }
-            if tokio::time::timeout_at(until, arrival).await.is_err() {
-                return self.take_now(key)?.ok_or(Refused::Missing(key.0, key.1));
-            }
+impl Default for Descriptors {
+    fn default() -> Self {
+        let shared = Shared {
+            received: Claims::new(CAPACITY),
+            sending: Mutex::default(),
+            stats: OnceLock::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
         }
     }
+}
 
-    fn take_now(&self, key: Key) -> Result<Option<OwnedFd>, Refused> {
-        let mut state = self.shared.lock();
-        let Some(received) = state.received.get_mut(&key) else {
-            return if state.closed { Err(Refused::Closed) } else { Ok(None) };
-        };
-        if received.claims > 1
-            && let Some(copy) = received.descriptor.0.as_ref().and_then(|kept| kept.try_clone().ok())
-        {
-            received.claims -= 1;
-            return Ok(Some(copy));
+impl Descriptors {
+    /// Count what comes from now on in `stats`.
+    pub(crate) fn count_in(&self, stats: &Arc<Stats>) {
+        let _ = self.shared.stats.set(stats.clone()); // once; a connection stays with its server
+    }
+
+    /// Wait for the descriptor of (st_dev, st_ino) until `timeout`, and take it: the caller owns it.
+    pub async fn take(&self, key: Key, timeout: Duration) -> Result<OwnedFd, Refused> {
+        let taking = self.shared.received.take(&key, Held::copy);
+        let missing = Refused::Missing(key.0, key.1);
+        match tokio::time::timeout(timeout, taking).await {
+            Ok(Ok(taken)) => {
+                self.shared.count(|stats| &stats.descriptors_claimed, 1);
+                self.shared.lose(taken.lost);
+                taken.thing.release().ok_or(missing)
+            }
+            Ok(Err(Closed)) => Err(Refused::Closed),
+            Err(_) => Err(missing),
         }
-        Ok(state
-            .received
-            .remove(&key)
-            .and_then(|received| received.descriptor.release()))
     }
 
     /// Send `descriptor` in front of the next bytes that are written to the peer.
     pub fn send(&self, descriptor: OwnedFd) -> Result<(), Refused> {
-        let mut state = self.shared.lock();
-        if state.closed {
+        let mut sending = self.shared.sending();
+        if sending.closed {
             return Err(Refused::Closed);
         }
-        if state.sending.len() >= CAPACITY {
+        if sending.waiting.len() >= CAPACITY {
             return Err(Refused::Full);
         }
-        state.sending.push_back(Held::new(descriptor));
+        sending.waiting.push_back(Held::new(descriptor));
         Ok(())
     }
 
     /// The keys of what has arrived and nobody has taken.
     pub fn waiting(&self) -> Vec<Key> {
-        self.shared.lock().received.keys().copied().collect()
+        self.shared.received.waiting()
     }
 
     /// Keep a descriptor that arrived.
     pub(crate) fn arrived(&self, descriptor: OwnedFd) {
+        self.shared.count(|stats| &stats.descriptors_received, 1);
         let Ok(key) = key_of(descriptor.as_raw_fd()) else {
-            return;
+            return self.shared.lose(1);
         };
-        let now = Instant::now();
-        let mut state = self.shared.lock();
-        if state.closed {
-            return;
-        }
-        if let Some(known) = state.received.get_mut(&key) {
-            known.claims += 1;
-            known.arrived = now;
-        } else {
-            if state.received.len() >= CAPACITY {
-                let oldest = state
-                    .received
-                    .iter()
-                    .min_by_key(|(_, received)| received.arrived)
-                    .map(|(key, _)| *key);
-                oldest.and_then(|key| state.received.remove(&key));
-            }
-            state.received.insert(
-                key,
-                Received {
-                    descriptor: Held::new(descriptor),
-                    claims: 1,
-                    arrived: now,
-                },
-            );
-        }
-        if !std::mem::replace(&mut state.expiring, true) {
+        let arrival = self.shared.received.arrive(key, Held::new(descriptor), Instant::now());
+        self.shared.lose(arrival.lost);
+        if arrival.unwatched {
             tokio::spawn(expire(Arc::downgrade(&self.shared)));
         }
-        drop(state);
-        self.shared.arrived.notify_waiters();
     }
 
     /// Whether a descriptor waits to be sent.
     pub(crate) fn is_sending(&self) -> bool {
-        !self.shared.lock().sending.is_empty()
+        !self.shared.sending().waiting.is_empty()
     }
 
     /// Hand the first descriptor that waits to be sent to `send`; it is gone when `send` succeeded.
     pub(crate) fn send_first(&self, send: impl FnOnce(RawFd) -> io::Result<usize>) -> Option<io::Result<usize>> {
-        let mut state = self.shared.lock();
-        let descriptor = state.sending.front()?.0.as_ref()?.as_raw_fd();
+        let mut sending = self.shared.sending();
+        let descriptor = sending.waiting.front()?.0.as_ref()?.as_raw_fd();
         let result = send(descriptor);
         if result.is_ok() {
-            state.sending.pop_front();
+            sending.waiting.pop_front();
+            self.shared.count(|stats| &stats.descriptors_sent, 1);
         }
         Some(result)
     }
 
     /// Close all that is held; the connection has ended.
     pub(crate) fn close(&self) {
-        let mut state = self.shared.lock();
-        state.closed = true;
-        state.received.clear();
-        state.sending.clear();
-        drop(state);
-        self.shared.arrived.notify_waiters();
+        self.shared.lose(self.shared.received.close());
+        let mut sending = self.shared.sending();
+        sending.closed = true;
+        sending.waiting.clear();
     }
 }
 
@@ -220,21 +204,11 @@ async fn expire(shared: Weak<Shared>) {
     loop {
         let next = {
             let Some(shared) = shared.upgrade() else { return };
-            let mut state = shared.lock();
             let now = Instant::now();
-            state.received.retain(|_, received| now < received.arrived + LIFETIME);
-            match state
-                .received
-                .values()
-                .map(|received| received.arrived + LIFETIME)
-                .min()
-            {
-                Some(next) => next,
-                None => {
-                    state.expiring = false;
-                    return;
-                }
-            }
+            let (lost, oldest) = shared.received.expire(|arrived| arrived + LIFETIME <= now);
+            shared.lose(lost);
+            let Some(oldest) = oldest else { return };
+            oldest + LIFETIME
         };
         tokio::time::sleep_until(next).await;
     }

@@ -57,6 +57,14 @@ counters! {
     calls_limited,
     /// Bytes of messages held now: arrived and not taken by a handler, or answered and not taken by the network.
     bytes_held,
+    /// Descriptors that came beside the bytes of Unix sockets, each time that they came.
+    descriptors_received,
+    /// Descriptors that a handler has taken.
+    descriptors_claimed,
+    /// Descriptors that were closed because nobody took them: in time, before newer ones, before the connection's end.
+    descriptors_closed,
+    /// Descriptors that went to callers.
+    descriptors_sent,
 }
 
 pub(crate) fn add(counter: &AtomicU64) {
