@@ -28,6 +28,8 @@ mod flood;
 pub mod frame;
 mod handshake;
 pub mod identity;
+#[cfg(feature = "inside")]
+pub mod inside;
 pub mod limits;
 mod link;
 pub mod listener;

@@ -1,0 +1,47 @@
+//! What is fuzzed: one function a target, which takes any bytes and panics when a promise is broken.
+//!
+//! cargo-fuzz runs them on a nightly compiler (`dataplane/fuzz`); `tests/corpus.rs` runs the corpora that are kept there
+//! through them with every ordinary `cargo test`.
+
+mod certificate;
+mod connection;
+mod descriptors;
+mod frames;
+mod headers;
+mod input;
+mod names;
+mod policies;
+mod rig;
+mod tls;
+
+// The policy that the tests of crate `policy` use.
+#[path = "../../policy/tests/common/mod.rs"]
+mod common;
+#[path = "../../policy/tests/common/everything.rs"]
+mod everything;
+
+pub use certificate::certificate;
+pub use connection::connection;
+pub use descriptors::descriptors;
+pub use frames::frames;
+pub use headers::headers;
+pub use names::names;
+pub use policies::{check, policy, report};
+pub use tls::tls;
+
+/// A target: any bytes.
+pub type Target = fn(&[u8]);
+
+/// All targets by name, which is also that of the corpus's folder.
+pub const TARGETS: [(&str, Target); 10] = [
+    ("certificate", certificate),
+    ("check", check),
+    ("connection", connection),
+    ("descriptors", descriptors),
+    ("frames", frames),
+    ("headers", headers),
+    ("names", names),
+    ("policy", policy),
+    ("report", report),
+    ("tls", tls),
+];

@@ -1,0 +1,67 @@
+//! Doors to what reads bytes from outside, for the fuzz targets (crate `fuzzed`) only: behind the feature `inside`, which
+//! nothing that is shipped turns on.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::authority::LenientAuthority;
+use crate::descriptors::Descriptors;
+use crate::transport::{Transport, UnixTransport};
+use crate::{certificate, deadline, outcome};
+
+/// A server's end of a Unix connection.
+#[derive(Debug)]
+pub struct Socket {
+    transport: Transport,
+    /// What it received and is to send.
+    pub descriptors: Descriptors,
+}
+
+impl Socket {
+    /// Take over one end. Called within a tokio runtime.
+    pub fn new(stream: UnixStream) -> Self {
+        let transport = UnixTransport::server(stream);
+        let transport = Transport::Unix(transport);
+        let descriptors = transport.descriptors().unwrap_or_default();
+        Self { transport, descriptors }
+    }
+
+    /// Read once, and keep the descriptors that came.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.transport.read(buffer).await
+    }
+
+    /// Write all, with the descriptors that wait to be sent.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.transport.write_all(bytes).await
+    }
+}
+
+/// A client's bytes as hyper reads them on a Unix socket.
+pub fn lenient(bytes: impl AsyncRead + Unpin) -> impl AsyncRead + Unpin {
+    LenientAuthority::new(bytes)
+}
+
+/// The time of a `grpc-timeout` header; `Err` when it is malformed.
+#[allow(clippy::result_unit_err, reason = "as inside")]
+pub fn read_timeout(headers: &HeaderMap) -> Result<Option<Duration>, ()> {
+    deadline::read(headers)
+}
+
+/// The value of a `grpc-timeout` header.
+pub fn write_timeout(timeout: Duration) -> String {
+    deadline::write(timeout)
+}
+
+/// The text of a `grpc-message` header.
+pub fn decode_message(value: &[u8]) -> String {
+    outcome::decode(value)
+}
+
+/// Whether a certificate (DER) is a leaf whose names can be read, and has one SPIFFE ID.
+pub fn spiffe_id_of_leaf(der: &[u8]) -> Result<crate::spiffe::Id, String> {
+    certificate::Names::of_leaf(der).and_then(|names| names.id())
+}
