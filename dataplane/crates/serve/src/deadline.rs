@@ -40,6 +40,7 @@ pub(crate) fn write(timeout: Duration) -> String {
         ("m", 1_000_000),
         ("S", 1_000_000_000),
         ("M", 60_000_000_000),
+        ("H", 3_600_000_000_000),
     ];
     for (unit, size) in units {
         let amount = timeout.as_nanos() / size;
@@ -60,7 +61,7 @@ mod tests {
 
     #[test]
     fn timeouts_are_read_and_written() {
-        for text in ["1H", "90M", "30S", "1500m", "99999999u", "5n"] {
+        for text in ["1H", "9999991H", "90M", "30S", "1500m", "99999999u", "5n"] {
             let read_back = read(&header(text)).expect("well formed").expect("there");
             assert_eq!(
                 read(&HeaderMap::from_iter([(

@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::authority::LenientAuthority;
 use crate::descriptors::Descriptors;
 use crate::transport::{Transport, UnixTransport};
 use crate::{certificate, deadline, outcome};
@@ -38,11 +37,6 @@ impl Socket {
     pub async fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.transport.write_all(bytes).await
     }
-}
-
-/// A client's bytes as hyper reads them on a Unix socket.
-pub fn lenient(bytes: impl AsyncRead + Unpin) -> impl AsyncRead + Unpin {
-    LenientAuthority::new(bytes)
 }
 
 /// The time of a `grpc-timeout` header; `Err` when it is malformed.

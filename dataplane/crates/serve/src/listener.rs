@@ -49,6 +49,7 @@ impl Address {
             .map_or(text, |rest| rest.trim_start_matches('/'));
         match text_of.rsplit_once(':') {
             None => Err(refuse("the port is missing")),
+            Some((host, _)) if host.contains('/') || host.starts_with("dns:") => Err(refuse("no host is named so")),
             Some((_, port)) if port.parse::<u16>().is_err() => Err(refuse("the port must be 0-65535")),
             Some(_) => Ok(Self::Tcp(text_of.to_owned())),
         }
@@ -269,7 +270,15 @@ mod tests {
         for unix in ["unix:/run/x.sock", "unix:///run/x.sock"] {
             assert_eq!(Address::parse(unix).expect("unix"), Address::Unix("/run/x.sock".into()));
         }
-        for bad in ["", "localhost", "localhost:http", "unix:", "localhost:70000"] {
+        for bad in [
+            "",
+            "localhost",
+            "dns:dns:localhost:80",
+            "dns:a/b:80",
+            "localhost:http",
+            "unix:",
+            "localhost:70000",
+        ] {
             assert!(Address::parse(bad).is_err(), "{bad}");
         }
     }
