@@ -60,6 +60,10 @@ impl std::fmt::Display for Address {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(address) => formatter.write_str(address),
+            // A path that begins with two slashes would lose them: they would be read as those of "unix://".
+            Self::Unix(path) if path.as_os_str().as_encoded_bytes().starts_with(b"//") => {
+                write!(formatter, "unix://{}", path.display())
+            }
             Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
         }
     }
