@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import `pki` and other helpers beside this file
 
 import fronts
 from meshwright.core.grpc import Front
 from pki import Pki
+
+# How long one example takes says more about the machine than about the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(params=["native", "aio"])

@@ -241,7 +241,7 @@ def test_json_faults(text: str, words: str) -> None:
 @example(b"\xff\xfea\x00")
 @example(b"a: \xed\xa0\x80")
 @example(b'"\\ud800": 1')
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_arbitrary_bytes_raise_nothing_but_config_errors(data: bytes) -> None:
     for name in ("x.yaml", "x.json"):
         try:
@@ -251,7 +251,7 @@ def test_arbitrary_bytes_raise_nothing_but_config_errors(data: bytes) -> None:
 
 
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"%@`#?,~<.0123 \n\t\r\\/ué\U0001f600", max_size=200))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_arbitrary_yaml_like_text_raises_nothing_but_config_errors(text: str) -> None:
     try:
         list(yaml_text.parse(text.encode(), "x.yaml", config.LIMITS))
@@ -272,7 +272,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_json_round_trip(data: object) -> None:
     assert json_text.parse(json.dumps(data), "x", config.LIMITS) == data
 
@@ -290,7 +290,7 @@ def is_number_only_in_yaml_1_2(data: object) -> bool:
 
 
 @given(st.dictionaries(TEXT, JSON, min_size=1, max_size=5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_pyyaml_writes_is_read_back(data: dict[str, object]) -> None:
     """Another writer's YAML, in both styles, means the same here."""
     assume(not is_number_only_in_yaml_1_2(data))

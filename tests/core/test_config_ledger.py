@@ -209,7 +209,7 @@ async def test_object_that_cannot_be_read_is_left_out_and_the_rest_serves() -> N
     ),
     st.integers(1, 4),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_history_reads_as_it_was_written(history: list[tuple[dict[str, int], set[str]]], kept: int) -> None:
     """Followed change by change, listed at the end, trimmed or not: always the same objects."""
 

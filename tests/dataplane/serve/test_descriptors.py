@@ -287,7 +287,7 @@ def test_no_sequence_leaves_a_descriptor_open() -> None:
         runner.run(until(lambda: open_now(*of_connections) == idle))  # the peer's ends close a moment later
         before = open_now()
 
-        @settings(max_examples=30, deadline=None)
+        @settings(max_examples=30)
         @given(steps=st.lists(STEPS, min_size=1, max_size=8))
         def example(steps: list[tuple[str, int, int]]) -> None:
             sequence = Sequence(Path(folder), files)

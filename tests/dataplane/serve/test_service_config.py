@@ -123,7 +123,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(config=st.dictionaries(NAMES, JSON, max_size=4))
 def test_any_json_is_taken_or_refused_by_field(config: dict[str, Any]) -> None:
     """Whatever comes: a channel, or a ValueError that says where in the config it is wrong."""

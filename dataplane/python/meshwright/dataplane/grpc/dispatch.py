@@ -22,7 +22,6 @@ from meshwright.dataplane.grpc.method import Handler, Method
 from meshwright.dataplane.grpc.server_interceptors import CallDetails, Interceptors
 from meshwright.dataplane.grpc.workers import Workers
 
-StatusOf = Callable[[Exception], tuple[grpc.StatusCode, str] | None]
 Begin = Callable[[_native.ServerCall, int], None]
 
 _LOG = logging.getLogger("meshwright.dataplane.grpc")
@@ -44,13 +43,10 @@ class _Cancellable(Protocol):
 class Dispatch:
     """The table of methods, and the calls under way."""
 
-    def __init__(
-        self, *, threads: int, interceptors: Sequence[grpc.aio.ServerInterceptor], status_of: StatusOf | None
-    ) -> None:
+    def __init__(self, *, threads: int, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
         self._methods: dict[str, Method] = {}
         self._generic: list[grpc.GenericRpcHandler] = []
         self._interceptors = Interceptors(interceptors, self._find) if interceptors else None
-        self._status_of = status_of
         self._workers = Workers(threads)
         self._running: dict[int, _Cancellable] = {}
         self._cancelled: set[asyncio.Task[None]] = set()
@@ -320,9 +316,6 @@ class Dispatch:
         """Return the status for an exception of a handler, and log it unless it was expected."""
         if isinstance(error, UnreadableError):
             return grpc.StatusCode.INTERNAL, str(error)
-        known = self._status_of(error) if self._status_of else None
-        if known is not None:
-            return known
         _LOG.error("handler failed", extra={"method": path}, exc_info=error)
         code = context.code() if context is not None else None
         if isinstance(code, grpc.StatusCode) and code is not grpc.StatusCode.OK:

@@ -15,7 +15,7 @@ from meshwright.dataplane import _native
 from meshwright.dataplane.grpc import identity as identities
 from meshwright.dataplane.grpc import mailbox
 from meshwright.dataplane.grpc.compression import encoding_of
-from meshwright.dataplane.grpc.dispatch import RUNNERS, Dispatch, StatusOf
+from meshwright.dataplane.grpc.dispatch import RUNNERS, Dispatch
 from meshwright.dataplane.grpc.limits import Limits
 from meshwright.dataplane.grpc.method import Handler
 from meshwright.dataplane.grpc.stall import StallWatch
@@ -41,7 +41,6 @@ class NativeServer(grpc.aio.Server):
     `metrics` counts calls and their durations by method and status, for `meshwright.dataplane.telemetry`.
     `access_log` says by the prefix of their path ("" for all others) which calls are recorded for `access_records`:
     "off", "failed" (refused, or failed on this side) or "all". Without it none are.
-    `status_of(error)` turns a handler's exception into a status; None leaves it UNKNOWN and logged.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class NativeServer(grpc.aio.Server):
         metrics: bool = True,
         access_log: Mapping[str, str] | None = None,
         socket_mode: int = 0o600,
-        status_of: StatusOf | None = None,
         tls_versions: Sequence[str] = identities.TLS_VERSIONS,
     ) -> None:
         self._listen = [listen] if isinstance(listen, str) else list(listen)
@@ -75,7 +73,7 @@ class NativeServer(grpc.aio.Server):
         self._sample_roots, self._metrics = sample_roots, metrics
         self._access_log = list((access_log or {}).items())
         self._socket_mode = socket_mode
-        self._dispatch = Dispatch(threads=self._limits.threads, interceptors=interceptors, status_of=status_of)
+        self._dispatch = Dispatch(threads=self._limits.threads, interceptors=interceptors)
         self._stall_seconds = stall_seconds
         self._server: _native.GrpcServer | None = None
         self._unfollow: Callable[[], None] | None = None
