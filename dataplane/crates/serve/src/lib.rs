@@ -8,6 +8,7 @@
 pub mod access_log;
 mod account;
 mod activity;
+mod attempt;
 mod authority;
 pub mod authorize;
 mod balancer;
