@@ -23,11 +23,17 @@ NO_ISSUER = re.compile("UnknownIssuer|BadSignature")
 
 @contextlib.asynccontextmanager
 async def native_server(
-    servicer: Any, listen: str = "127.0.0.1:0", identity: Any = None, **options: Any
+    servicer: Any,
+    listen: str = "127.0.0.1:0",
+    identity: Any = None,
+    *,
+    add: Callable[[NativeServer], None] = lambda server: None,
+    **options: Any,
 ) -> AsyncIterator[tuple[NativeServer, str]]:
-    """A running NativeServer with the echo service; yields (server, address)."""
+    """A running NativeServer with the echo service, and what `add` adds; yields (server, address)."""
     server = NativeServer(listen, identity, **options)
     add_echo_to_server(servicer, server)
+    add(server)
     address = await server.start()
     try:
         yield server, address

@@ -12,11 +12,13 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import _async as aio_health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serve_echo import AsyncEcho, EchoStub, SyncEcho
 from serve_rig import native_channel, native_server
 
 from meshwright.core.identity import StaticIdentity
-from meshwright.dataplane.grpc import Limits
+from meshwright.dataplane.grpc import Limits, NativeServer
 
 
 async def test_a_thousand_calls_at_once(connect: Any, echo: AsyncEcho) -> None:
@@ -230,7 +232,14 @@ async def test_too_much_held(echo: AsyncEcho) -> None:
 
 async def test_calls_are_shed_while_others_wait_too_long(echo: AsyncEcho) -> None:
     """A busy loop makes calls wait; then new ones end at once, except health checks, and are taken again later."""
-    async with native_server(echo, limits=Limits(queue_seconds=0.05)) as (server, address):
+    health = aio_health.HealthServicer()
+    await health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    def add_health(server: NativeServer) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+
+    checked: list[int] = []
+    async with native_server(echo, add=add_health, limits=Limits(queue_seconds=0.05)) as (server, address):
         loop_is_busy = asyncio.Event()
 
         async def load() -> list[Any]:
@@ -239,7 +248,9 @@ async def test_calls_are_shed_while_others_wait_too_long(echo: AsyncEcho) -> Non
                 results: list[Any] = []
                 while not loop_is_busy.is_set():
                     calls = (stub.unary("x", timeout=10) for _ in range(20))
+                    asked = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
                     results += await asyncio.gather(*calls, return_exceptions=True)
+                    checked.append((await asked).status)
                 return results
 
         thread = asyncio.create_task(asyncio.to_thread(asyncio.run, load()))
@@ -250,6 +261,7 @@ async def test_calls_are_shed_while_others_wait_too_long(echo: AsyncEcho) -> Non
         loop_is_busy.set()
         refused = [result for result in await thread if result != "x"]
         assert refused
+        assert set(checked) == {health_pb2.HealthCheckResponse.SERVING}
         for error in refused:
             assert isinstance(error, grpc.aio.AioRpcError)
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
