@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::core::v3::address::Address as Form;
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use meshwright_api::istio::mixer::v1::attributes::attribute_value::Value;
 use meshwright_policy::Attributes;
-use meshwright_serve::span::Context;
+use meshwright_serve::telemetry::span::Context;
 
 /// IP address and port; none for a Unix socket.
 pub(crate) fn socket(address: Option<&Address>) -> Option<(IpAddr, i64)> {

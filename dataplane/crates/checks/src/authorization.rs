@@ -17,7 +17,7 @@ use envoy_types::pb::google::rpc::Status as RpcStatus;
 use meshwright_api::istio::mixer::v1::HeaderOperation;
 use meshwright_api::istio::mixer::v1::header_operation::Operation;
 use meshwright_policy::{Bag, Decision, Demand, Map, Names, Time, Value};
-use meshwright_serve::span::{Current, Kind};
+use meshwright_serve::telemetry::span::{Current, Kind};
 use tonic::{Request, Response, Status};
 
 use crate::attributes;

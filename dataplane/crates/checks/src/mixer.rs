@@ -12,7 +12,7 @@ use meshwright_api::istio::mixer::v1::ReportRequest;
 use meshwright_api::meshwright::mixer::v1::record::Kind as RecordKind;
 use meshwright_policy::{CheckRequest, Plan, dictionary, expand};
 use meshwright_serve::Peer;
-use meshwright_serve::span::{Current, Kind};
+use meshwright_serve::telemetry::span::{Current, Kind};
 use prost::Message;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};

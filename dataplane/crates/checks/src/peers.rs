@@ -11,8 +11,8 @@ use arc_swap::ArcSwap;
 use meshwright_api::meshwright::mixer::v1::ChargeRequest;
 use meshwright_api::meshwright::mixer::v1::quota_peer_client::QuotaPeerClient;
 use meshwright_policy::{Charge, Grant, Replica, Replicas};
-use meshwright_serve::span::{Current, Kind};
-use meshwright_serve::spiffe::Expected;
+use meshwright_serve::telemetry::span::{Current, Kind};
+use meshwright_serve::tls::spiffe::Expected;
 use meshwright_serve::{Channel, Error, Identities, Limits};
 
 use crate::counters;

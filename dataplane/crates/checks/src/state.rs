@@ -7,7 +7,7 @@ use bytes::Bytes;
 use meshwright_api::meshwright::mixer::v1::Record;
 use meshwright_api::meshwright::mixer::v1::record::Kind;
 use meshwright_policy::{Attributes, BadRequest, Charge, Charges, Engine, Grant, Program, settle};
-use meshwright_serve::span::Current;
+use meshwright_serve::telemetry::span::Current;
 use meshwright_serve::{Identities, Peer};
 use prost::Message;
 use tonic::Status;

@@ -6,8 +6,8 @@ use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use meshwright_serve::descriptors::{CAPACITY, key_of};
 use meshwright_serve::inside::Socket;
+use meshwright_serve::wire::descriptors::{CAPACITY, key_of};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::net::UnixStream;
@@ -30,11 +30,15 @@ pub fn descriptors(bytes: &[u8]) {
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let before = open();
-            let counted = meshwright_serve::descriptors::open();
+            let counted = meshwright_serve::wire::descriptors::open();
             run(&mut Input::new(bytes)).await;
             tokio::task::yield_now().await; // what waits for the lifetime's end sees that there is nothing any more
             assert_eq!(open(), before, "descriptors leaked");
-            assert_eq!(meshwright_serve::descriptors::open(), counted, "the count is wrong");
+            assert_eq!(
+                meshwright_serve::wire::descriptors::open(),
+                counted,
+                "the count is wrong"
+            );
         });
     });
 }

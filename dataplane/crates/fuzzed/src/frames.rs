@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use meshwright_serve::Encoding;
-use meshwright_serve::frame::{Reader, encode_as};
+use meshwright_serve::wire::frame::{Reader, encode_as};
 use tonic::Code;
 
 use crate::input::{Input, pieces};

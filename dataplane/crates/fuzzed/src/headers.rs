@@ -1,7 +1,7 @@
 //! What stands in gRPC's headers and trailers: deadline, status, message, trace, encodings.
 
 use http::{HeaderMap, HeaderValue};
-use meshwright_serve::span::Context;
+use meshwright_serve::telemetry::span::Context;
 use meshwright_serve::{Encoding, Outcome, inside};
 
 /// Any bytes as the lines of headers' values, each as every header that is read.

@@ -1,7 +1,7 @@
 //! The texts that name things: addresses, targets, SPIFFE IDs, expected peers, rules; and channels' service configs.
 
 use meshwright_serve::listener::Address;
-use meshwright_serve::spiffe::{Expected, Id};
+use meshwright_serve::tls::spiffe::{Expected, Id};
 use meshwright_serve::{Rules, ServiceConfig, Target, Versions};
 
 /// Any text, as every kind of name.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body::Frame;
-use meshwright_serve::frame::{Reader, encode_as};
+use meshwright_serve::wire::frame::{Reader, encode_as};
 use meshwright_serve::{
     Encoding, Fallback, Identities, Identity, Limits, Listener, Outcome, RequestBody, Running, Server,
 };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshwright_serve::spiffe::Expected;
+use meshwright_serve::tls::spiffe::Expected;
 use meshwright_serve::{Call, Channel, Identities, Limits, Messages, Versions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};

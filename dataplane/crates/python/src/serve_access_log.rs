@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use meshwright_serve::access_log::{AccessLog, Record, Which};
-use meshwright_serve::meter::name_of;
-use meshwright_serve::span;
+use meshwright_serve::telemetry::access_log::{AccessLog, Record, Which};
+use meshwright_serve::telemetry::meter::name_of;
+use meshwright_serve::telemetry::span;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 

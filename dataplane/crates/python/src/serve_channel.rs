@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use meshwright_serve::spiffe::Expected;
+use meshwright_serve::tls::spiffe::Expected;
 use meshwright_serve::{
     Answer, Call, Channel, ChannelOptions, Encoding, Messages, Outbound, Outcome, Peer, ServiceConfig, State,
 };

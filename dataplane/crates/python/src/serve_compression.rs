@@ -1,7 +1,7 @@
 //! Compression as Python names it ("gzip", "deflate", None), and messages framed outside the GIL where that takes time.
 
 use bytes::Bytes;
-use meshwright_serve::{Encoding, frame};
+use meshwright_serve::{Encoding, wire::frame};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 

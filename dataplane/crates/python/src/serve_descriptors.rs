@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshwright_serve::Descriptors;
-use meshwright_serve::descriptors::Refused;
+use meshwright_serve::wire::descriptors::Refused;
 use pyo3::exceptions::{PyConnectionError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 
@@ -65,5 +65,5 @@ pub(crate) fn seconds(name: &str, value: f64) -> PyResult<Duration> {
 /// How many descriptors all connections of this process hold now.
 #[pyfunction]
 pub(crate) fn open_descriptors() -> usize {
-    meshwright_serve::descriptors::open()
+    meshwright_serve::wire::descriptors::open()
 }

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
-use meshwright_serve::compression::{ACCEPT_ENCODING, ACCEPTED};
-use meshwright_serve::frame::Reader;
-use meshwright_serve::load::Charge;
-use meshwright_serve::span::Current;
+use meshwright_serve::server::load::Charge;
+use meshwright_serve::telemetry::span::Current;
+use meshwright_serve::wire::compression::{ACCEPT_ENCODING, ACCEPTED};
+use meshwright_serve::wire::frame::Reader;
 use meshwright_serve::{Deadline, Descriptors, Encoding, Fallback, Load, Outcome, Peer, RequestBody, is_health_check};
 use pyo3::prelude::*;
 use tokio::task::AbortHandle;

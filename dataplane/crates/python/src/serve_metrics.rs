@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use meshwright_serve::meter::{self, Meter, name_of};
+use meshwright_serve::telemetry::meter::{self, Meter, name_of};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -99,5 +99,5 @@ pub(crate) fn call_duration_bounds() -> Vec<f64> {
 /// The name and port of the server that a channel's target names, as spans and metrics say them.
 #[pyfunction]
 pub(crate) fn server_of(target: &str) -> (&str, Option<i64>) {
-    meshwright_serve::conventions::server_of(target)
+    meshwright_serve::telemetry::conventions::server_of(target)
 }

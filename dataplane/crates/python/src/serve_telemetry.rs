@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use meshwright_serve::span::{Kind, Recorder, Span, Value};
+use meshwright_serve::telemetry::span::{Kind, Recorder, Span, Value};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 

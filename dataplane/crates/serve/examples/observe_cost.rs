@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use meshwright_serve::access_log::Which;
-use meshwright_serve::meter::Timed;
-use meshwright_serve::span::Recorder;
-use meshwright_serve::spiffe::Expected;
+use meshwright_serve::telemetry::access_log::Which;
+use meshwright_serve::telemetry::meter::Timed;
+use meshwright_serve::telemetry::span::Recorder;
+use meshwright_serve::tls::spiffe::Expected;
 use meshwright_serve::{AccessLog, Channel, Limits, Listener, Meter, Running, Server, Services};
 use nix::time::{ClockId, clock_gettime};
 use tonic::{Code, Request};

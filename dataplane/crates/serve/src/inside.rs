@@ -7,9 +7,10 @@ use http::HeaderMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::descriptors::Descriptors;
-use crate::transport::{Transport, UnixTransport};
-use crate::{certificate, deadline, outcome};
+use crate::tls::certificate;
+use crate::wire::descriptors::Descriptors;
+use crate::wire::transport::{Transport, UnixTransport};
+use crate::wire::{deadline, outcome};
 
 /// A server's end of a Unix connection.
 #[derive(Debug)]
@@ -56,6 +57,6 @@ pub fn decode_message(value: &[u8]) -> String {
 }
 
 /// Whether a certificate (DER) is a leaf whose names can be read, and has one SPIFFE ID.
-pub fn spiffe_id_of_leaf(der: &[u8]) -> Result<crate::spiffe::Id, String> {
+pub fn spiffe_id_of_leaf(der: &[u8]) -> Result<crate::tls::spiffe::Id, String> {
     certificate::Names::of_leaf(der).and_then(|names| names.id())
 }

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 
 use crate::error::Error;
 use crate::peer::Peer;
-use crate::transport::{Transport, UnixTransport};
+use crate::wire::transport::{Transport, UnixTransport};
 
 const BACKLOG: u32 = 1024;
 

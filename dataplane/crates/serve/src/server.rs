@@ -3,6 +3,15 @@
 //! Paths of the native [`Services`] are answered in Rust; all others go to the [`Fallback`], which is how Python
 //! handlers sit on the same port.
 
+pub(crate) mod account;
+pub mod authorize;
+pub(crate) mod body;
+pub(crate) mod call;
+pub(crate) mod connection;
+pub(crate) mod incoming;
+pub mod load;
+pub mod services;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::atomic::Ordering;
@@ -13,20 +22,20 @@ use std::{fmt, io};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::access_log::AccessLog;
-use crate::account::Accounts;
-use crate::authorize::Rules;
-use crate::call::Fallback;
-use crate::connection::serve_connection;
-use crate::handshake::Acceptor;
-use crate::identity::Identities;
 use crate::limits::Limits;
 use crate::listener::Listener;
-use crate::load::Load;
-use crate::meter::{Meter, Methods};
-use crate::services::Services;
-use crate::span::Recorder;
-use crate::stats::{self, Stats};
+use crate::server::account::Accounts;
+use crate::server::authorize::Rules;
+use crate::server::call::Fallback;
+use crate::server::connection::serve_connection;
+use crate::server::load::Load;
+use crate::server::services::Services;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::meter::{Meter, Methods};
+use crate::telemetry::span::Recorder;
+use crate::telemetry::stats::{self, Stats};
+use crate::tls::handshake::Acceptor;
+use crate::tls::identity::Identities;
 
 /// Something that happened on the edge of a server and that an operator wants to read in the log.
 #[derive(Clone, Debug)]

@@ -7,8 +7,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use common::{Authority, CLIENT, SERVER, channel, serve};
-use meshwright_serve::descriptors::{key_of, open};
-use meshwright_serve::span::Recorder;
+use meshwright_serve::telemetry::span::Recorder;
+use meshwright_serve::wire::descriptors::{key_of, open};
 use meshwright_serve::{Descriptors, Identities, Listener, Peer, Rules, Server, Services};
 use tokio::time::timeout;
 use tonic::Code;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use meshwright_serve::spiffe::Expected;
+use meshwright_serve::tls::spiffe::Expected;
 use meshwright_serve::{Channel, Identities, Identity, Limits, Listener, Running, Server, Services};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
