@@ -283,7 +283,13 @@ async fn running(netlink: &Handle, name: &str) -> Result<u32> {
     loop {
         let link = by_name(netlink, name).await?;
         if link.header.flags.contains(LinkFlags::Up | LinkFlags::Running) {
-            return Ok(link.header.index);
+            let index = link.header.index;
+            // The kernel says "running" just before it lets packets through, both under one lock. Changing nothing under
+            // the same lock waits for the second, or the first packet could be dropped without a word.
+            let nothing = LinkMessageBuilder::<LinkUnspec>::new().index(index).up().build();
+            let waited = netlink.link().set(nothing).execute().await;
+            waited.map_err(|error| Error::kernel(format!("bring up {name}"), error))?;
+            return Ok(index);
         }
         if begun.elapsed() > UP_DEADLINE {
             return Err(Error::kernel(

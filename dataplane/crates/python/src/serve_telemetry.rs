@@ -11,10 +11,10 @@ use crate::serve_descriptors::seconds;
 /// Spans that wait for the exporter at most; then new ones are dropped and counted.
 const CAPACITY: usize = 8192;
 
-/// The process's one queue of finished spans.
+/// The process's one queue of finished spans; calls get none before somebody comes for them.
 pub(crate) fn recorder() -> Arc<Recorder> {
     static RECORDER: OnceLock<Arc<Recorder>> = OnceLock::new();
-    RECORDER.get_or_init(|| Recorder::new(CAPACITY)).clone()
+    RECORDER.get_or_init(|| Recorder::from_first_drain(CAPACITY)).clone()
 }
 
 /// A finished span.

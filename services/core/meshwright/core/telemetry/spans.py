@@ -22,6 +22,7 @@ Take = Callable[[Sequence[NativeSpan]], None]
 @contextlib.asynccontextmanager
 async def drained(take: Take) -> AsyncIterator[None]:
     """Hand this process's native spans to `take` while the context lasts, and at its end what is left."""
+    _drain(take)  # from the first time on, Rust makes spans
     task = asyncio.create_task(_run(take), name="drain native spans")
     try:
         yield
