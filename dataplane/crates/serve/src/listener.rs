@@ -49,7 +49,9 @@ impl Address {
             .map_or(text, |rest| rest.trim_start_matches('/'));
         match text_of.rsplit_once(':') {
             None => Err(refuse("the port is missing")),
-            Some((host, _)) if host.contains('/') || host.starts_with("dns:") => Err(refuse("no host is named so")),
+            Some((host, _)) if host.contains('/') || host.starts_with("dns:") || host.starts_with("unix:") => {
+                Err(refuse("no host is named so"))
+            }
             Some((_, port)) if port.parse::<u16>().is_err() => Err(refuse("the port must be 0-65535")),
             Some(_) => Ok(Self::Tcp(text_of.to_owned())),
         }
