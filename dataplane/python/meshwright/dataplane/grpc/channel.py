@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -20,6 +20,8 @@ from meshwright.dataplane.grpc.interceptors import Interceptors
 from meshwright.dataplane.grpc.limits import Limits
 from meshwright.dataplane.grpc.methods import Place, StreamStream, StreamUnary, UnaryStream, UnaryUnary, no_place
 from meshwright.dataplane.grpc.options import ChannelOptions
+
+_M = TypeVar("_M", UnaryUnary, UnaryStream, StreamUnary, StreamStream)
 
 
 class NativeChannel(grpc.aio.Channel):
@@ -152,15 +154,7 @@ class NativeChannel(grpc.aio.Channel):
     ) -> UnaryUnary:
         """Return what makes calls of `method`; generated stubs call this."""
         intercepts = self._interceptors.unary_unary
-        return UnaryUnary(
-            self._channel,
-            method,
-            request_serializer,
-            response_deserializer,
-            self._compression,
-            intercepts,
-            self._place,
-        )
+        return self._method(UnaryUnary, intercepts, method, request_serializer, response_deserializer)
 
     def unary_stream(
         self,
@@ -171,15 +165,7 @@ class NativeChannel(grpc.aio.Channel):
     ) -> UnaryStream:
         """Return what makes calls of `method`; generated stubs call this."""
         intercepts = self._interceptors.unary_stream
-        return UnaryStream(
-            self._channel,
-            method,
-            request_serializer,
-            response_deserializer,
-            self._compression,
-            intercepts,
-            self._place,
-        )
+        return self._method(UnaryStream, intercepts, method, request_serializer, response_deserializer)
 
     def stream_unary(
         self,
@@ -190,15 +176,7 @@ class NativeChannel(grpc.aio.Channel):
     ) -> StreamUnary:
         """Return what makes calls of `method`; generated stubs call this."""
         intercepts = self._interceptors.stream_unary
-        return StreamUnary(
-            self._channel,
-            method,
-            request_serializer,
-            response_deserializer,
-            self._compression,
-            intercepts,
-            self._place,
-        )
+        return self._method(StreamUnary, intercepts, method, request_serializer, response_deserializer)
 
     def stream_stream(
         self,
@@ -209,15 +187,17 @@ class NativeChannel(grpc.aio.Channel):
     ) -> StreamStream:
         """Return what makes calls of `method`; generated stubs call this."""
         intercepts = self._interceptors.stream_stream
-        return StreamStream(
-            self._channel,
-            method,
-            request_serializer,
-            response_deserializer,
-            self._compression,
-            intercepts,
-            self._place,
-        )
+        return self._method(StreamStream, intercepts, method, request_serializer, response_deserializer)
+
+    def _method(
+        self,
+        kind: type[_M],
+        intercepts: Sequence[Any],
+        path: str,
+        serialize: calls.Serializer,
+        deserialize: calls.Deserializer,
+    ) -> _M:
+        return kind(self._channel, path, serialize, deserialize, self._compression, intercepts, self._place)
 
     async def _waited(self, begin: Callable[[_native.Mailbox, asyncio.Future[None]], _native.Running]) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
