@@ -6,11 +6,14 @@ proxy must show to the manager.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from meshwright.manager.model.document import Document, Labels, Name, PortNumber, Strict, ip_address
+from meshwright.manager.model.document import Document, FieldError, Labels, Name, PortNumber, Strict, ip_address
+
+INJECTED = "meshwright.io/injected"
+"""Annotation that says how the workload's proxy meets it; the injector writes `redirect` on pods."""
 
 
 class WorkloadEntrySpec(Strict):
@@ -26,3 +29,10 @@ class WorkloadEntry(Document):
     """One instance of a workload."""
 
     spec: WorkloadEntrySpec
+
+    @model_validator(mode="after")
+    def _injected(self) -> Self:
+        value = self.metadata.annotations.get(INJECTED, "sockets")
+        if value not in ("sockets", "redirect", "none"):
+            raise FieldError(f"metadata.annotations.{INJECTED}", f"is {value!r}: write 'sockets', 'redirect' or 'none'")
+        return self

@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from meshwright.manager.model.document import Document, FieldError, Labels, Name, PortNumber, Strict, dns_label
+from meshwright.manager.model.document import (
+    Document,
+    FieldError,
+    Labels,
+    Name,
+    PortNumber,
+    Strict,
+    dns_label,
+    ip_address,
+)
 
 ON_POLICY_OUTAGE = "meshwright.io/on-policy-outage"
 
@@ -36,6 +45,9 @@ class ServicePort(Strict):
     app_protocol: Name | None = None
 
 
+ClusterIp = Annotated[str, AfterValidator(ip_address)]
+
+
 def _distinct(ports: list[ServicePort]) -> list[ServicePort]:
     if len(ports) > 1 and any(port.name is None for port in ports):
         raise ValueError("a service with several ports must name each of them: add 'name'")
@@ -48,11 +60,12 @@ def _distinct(ports: list[ServicePort]) -> list[ServicePort]:
 
 
 class ServiceSpec(Strict):
-    """Ports, and the labels of the workloads behind them."""
+    """Ports, and the labels of the workloads behind them. `clusterIPs` are the cluster's addresses for the name."""
 
     ports: Annotated[list[ServicePort], Field(min_length=1, max_length=64), AfterValidator(_distinct)]
     selector: Labels = Field(default_factory=dict)
     type: Literal["ClusterIP"] = "ClusterIP"
+    cluster_ips: Annotated[list[ClusterIp], Field(max_length=2, alias="clusterIPs")] = Field(default_factory=list)
 
 
 class Service(Document):

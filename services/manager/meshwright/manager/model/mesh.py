@@ -14,7 +14,7 @@ from enum import Enum
 
 from meshwright.core.config import Key
 from meshwright.manager.istio.sidecar import Sidecar as SidecarDocument
-from meshwright.manager.istio.workload_entry import WorkloadEntry
+from meshwright.manager.istio.workload_entry import INJECTED, WorkloadEntry
 from meshwright.manager.model.kubernetes import ON_POLICY_OUTAGE, ServicePort
 from meshwright.manager.model.kubernetes import Service as ServiceDocument
 from meshwright.manager.model.parse import Parsed
@@ -24,7 +24,7 @@ DOMAIN = "svc.cluster.local"
 
 
 class Protocol(Enum):
-    """What an application speaks on a port. OTHER can't be routed by a sidecar in this version."""
+    """What an application speaks on a port. OTHER is TCP to a redirecting proxy, and nothing to one on Unix sockets."""
 
     HTTP1 = "http"
     HTTP2 = "http2"
@@ -32,6 +32,14 @@ class Protocol(Enum):
 
 
 _PROTOCOLS = {"http": Protocol.HTTP1, "http2": Protocol.HTTP2, "grpc": Protocol.HTTP2, "h2c": Protocol.HTTP2}
+
+
+class Proxy(Enum):
+    """How a workload's proxy stands between it and the mesh."""
+
+    SOCKETS = "sockets"  # proxy and application meet on Unix sockets, as a Sidecar says
+    REDIRECT = "redirect"  # the kernel sends the workload's TCP connections to the proxy (an injected pod)
+    NONE = "none"  # there is none: the workload speaks plain text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +54,17 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A name that workloads answer to. `allow_on_outage`: requests pass while no mixer answers."""
+    """A name that workloads answer to. `allow_on_outage`: requests pass while no mixer answers.
+
+    `cluster_ips` are addresses of the name itself, behind which the cluster finds the workloads.
+    """
 
     namespace: str
     name: str
     ports: tuple[Port, ...]
     selector: tuple[tuple[str, str], ...]
     allow_on_outage: bool
+    cluster_ips: tuple[str, ...] = ()
 
     @property
     def host(self) -> str:
@@ -70,15 +82,16 @@ class Workload:
     ports: Mapping[str, int]
     labels: Mapping[str, str]
     service_account: str
+    proxy: Proxy = Proxy.SOCKETS
 
 
 @dataclass(frozen=True, slots=True)
 class Ingress:
-    """A port that a workload's proxy serves; `socket` is where the application listens."""
+    """A port that a workload's proxy serves; `socket` is where the application listens, None: on this very port."""
 
     number: int
     bind: str | None
-    socket: str
+    socket: str | None
     protocol: Protocol
 
 
@@ -253,6 +266,7 @@ def _service(namespace: str, document: ServiceDocument) -> Service:
         tuple(_port(port) for port in document.spec.ports),
         tuple(sorted(document.spec.selector.items())),
         document.metadata.annotations.get(ON_POLICY_OUTAGE) == "allow",
+        tuple(document.spec.cluster_ips),
     )
 
 
@@ -269,7 +283,8 @@ def _port(port: ServicePort) -> Port:
 def _workload(namespace: str, document: WorkloadEntry) -> Workload:
     spec = document.spec
     labels = {**document.metadata.labels, **spec.labels}
-    return Workload(namespace, document.metadata.name, spec.address, spec.ports, labels, spec.service_account)
+    proxy = Proxy(document.metadata.annotations.get(INJECTED, Proxy.SOCKETS.value))
+    return Workload(namespace, document.metadata.name, spec.address, spec.ports, labels, spec.service_account, proxy)
 
 
 def _sidecar(namespace: str, document: SidecarDocument) -> Sidecar:

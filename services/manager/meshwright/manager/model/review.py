@@ -13,7 +13,7 @@ from meshwright.core.identity import SYSTEM_NAMESPACE
 from meshwright.manager.model import kinds
 from meshwright.manager.model.document import DEFAULT_NAMESPACE
 from meshwright.manager.model.fault import Fault, Findings
-from meshwright.manager.model.mesh import Area, Mesh, Protocol, Split
+from meshwright.manager.model.mesh import Area, Mesh, Protocol, Proxy, Split
 from meshwright.manager.model.parse import Parsed
 
 PERMANENT = (DEFAULT_NAMESPACE, SYSTEM_NAMESPACE)
@@ -91,12 +91,12 @@ def _consequences(area: Area, changed: Mapping[Key, Parsed]) -> Iterator[Fault]:
                 yield Fault(
                     key,
                     f"spec.ports[{number}]",
-                    f"port {port.number} isn't HTTP by its name {port.name!r} or appProtocol, and sidecars route only "
-                    "HTTP: name it http, http2 or grpc (a suffix such as http-admin is fine)",
+                    f"port {port.number} isn't HTTP by its name {port.name!r} or appProtocol, and sidecars on Unix "
+                    "sockets route only HTTP: name it http, http2 or grpc (a suffix such as http-admin is fine)",
                 )
     for workload in area.workloads.values():
         key = _key(kinds.WORKLOAD_ENTRY, area, workload.name)
-        if key in changed and not area.sidecars_of[workload.name]:
+        if workload.proxy is Proxy.SOCKETS and key in changed and not area.sidecars_of[workload.name]:
             yield Fault(key, "", "no Sidecar selects this workload, so that its proxy serves nothing until one does")
 
 

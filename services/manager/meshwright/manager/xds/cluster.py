@@ -1,6 +1,7 @@
 """Clusters: one for each port of each service that a workload may call, and one for the application behind each port.
 
-Between proxies requests always travel as HTTP/2 over mutual TLS, whatever the applications speak.
+Between proxies requests always travel as HTTP/2 over mutual TLS, whatever the applications speak; connections of other
+protocols as they are, over mutual TLS too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 from meshwright.api.envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
 from meshwright.api.envoy.config.cluster.v3.cluster_pb2 import Cluster
 from meshwright.api.envoy.config.cluster.v3.outlier_detection_pb2 import OutlierDetection
+from meshwright.api.envoy.config.core.v3.address_pb2 import Address, BindConfig, SocketAddress
 from meshwright.api.envoy.config.core.v3.config_source_pb2 import AggregatedConfigSource, ApiVersion, ConfigSource
 from meshwright.api.envoy.config.core.v3.protocol_pb2 import (
     Http1ProtocolOptions,
@@ -23,7 +25,7 @@ from meshwright.api.envoy.config.endpoint.v3.endpoint_components_pb2 import Endp
 from meshwright.api.envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from meshwright.api.envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from meshwright.api.envoy.type.v3.percent_pb2 import Percent
-from meshwright.manager.model.mesh import Ingress, Port, Protocol, Service
+from meshwright.manager.model.mesh import Ingress, Port, Protocol, Service, Workload
 from meshwright.manager.xds import names, tls, wire
 
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -45,18 +47,26 @@ def outbound(service: Service, port: Port, accounts: Iterable[str], parameters: 
         ),
         connect_timeout=Duration(seconds=2),
         lb_policy=Cluster.LEAST_REQUEST,
-        transport_socket=tls.client(accepted or [f"spiffe://{parameters.trust_domain}/ns/{service.namespace}/sa/"]),
+        transport_socket=tls.client(
+            accepted or [f"spiffe://{parameters.trust_domain}/ns/{service.namespace}/sa/"],
+            alpn=tls.TCP if port.protocol is Protocol.OTHER else tls.HTTP2,
+        ),
         circuit_breakers=_limits(),
         outlier_detection=_leave_dead_endpoints(),
     )
-    cluster.typed_extension_protocol_options[_HTTP].CopyFrom(wire.pack(_http2(keepalive=True)))
+    if port.protocol is not Protocol.OTHER:
+        cluster.typed_extension_protocol_options[_HTTP].CopyFrom(wire.pack(_http2(keepalive=True)))
     return cluster
 
 
-def inbound(ingress: Ingress) -> Cluster:
-    """Reach the application behind its own proxy, on its Unix socket."""
+def inbound(workload: Workload, ingress: Ingress) -> Cluster:
+    """Reach the application behind its own proxy, on its Unix socket or, where that redirects, on its own port."""
     name = names.inbound(ingress.number)
-    endpoint = LbEndpoint(endpoint=Endpoint(address=tls.socket_address(ingress.socket)))
+    if ingress.socket is None:
+        address = Address(socket_address=SocketAddress(address=workload.address, port_value=ingress.number))
+    else:
+        address = tls.socket_address(ingress.socket)
+    endpoint = LbEndpoint(endpoint=Endpoint(address=address))
     cluster = Cluster(
         name=name,
         type=Cluster.STATIC,
@@ -66,9 +76,35 @@ def inbound(ingress: Ingress) -> Cluster:
         connect_timeout=Duration(seconds=1),
         circuit_breakers=_limits(),
     )
-    options = _http1() if ingress.protocol is Protocol.HTTP1 else _http2(keepalive=False)
-    cluster.typed_extension_protocol_options[_HTTP].CopyFrom(wire.pack(options))
+    if ingress.socket is None:
+        cluster.upstream_bind_config.CopyFrom(from_inbound(workload.address))
+    if ingress.protocol is not Protocol.OTHER:
+        options = _http1() if ingress.protocol is Protocol.HTTP1 else _http2(keepalive=False)
+        cluster.typed_extension_protocol_options[_HTTP].CopyFrom(wire.pack(options))
     return cluster
+
+
+def original(name: str, source: BindConfig | None = None) -> Cluster:
+    """Reach the address that a redirected connection was for."""
+    return Cluster(
+        name=name,
+        type=Cluster.ORIGINAL_DST,
+        lb_policy=Cluster.CLUSTER_PROVIDED,
+        connect_timeout=Duration(seconds=5),
+        upstream_bind_config=source,
+        circuit_breakers=_limits(),
+    )
+
+
+def nowhere(name: str) -> Cluster:
+    """Reach nothing: connections that may go no further end here."""
+    return Cluster(name=name, type=Cluster.STATIC, connect_timeout=Duration(seconds=1))
+
+
+def from_inbound(address: str) -> BindConfig:
+    """Dial the pod's own `address` from the one that redirection lets through: it is from the mesh already."""
+    source = "::6" if ":" in address else "127.0.0.6"
+    return BindConfig(source_address=SocketAddress(address=source, port_value=0))
 
 
 def _http1() -> HttpProtocolOptions:

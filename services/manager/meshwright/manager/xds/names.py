@@ -10,16 +10,26 @@ from meshwright.manager.model.mesh import Port, Service
 # Clusters of every proxy's bootstrap.
 MANAGER, MIXER, AGENT, COLLECTOR = "meshwright-manager", "meshwright-mixer", "meshwright-agent", "meshwright-collector"
 
+# Ports to which the init container redirects an injected pod's connections, and clusters that only its proxy has.
+OUTBOUND_PORT, INBOUND_PORT = 15001, 15006
+PASS_THROUGH, INBOUND_PASS_THROUGH, NOWHERE = "outbound-unknown", "inbound-unknown", "nowhere"
+
 # Secrets that the agent serves: the workload's own certificate, and the authorities of its trust domain.
 CERTIFICATE_SECRET, ROOTS_SECRET = "default", "ROOTCA"
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What translators must know beside the mesh. `sampling_percent`: share of requests that are traced, 0 to 100."""
+    """What translators must know beside the mesh. `sampling_percent`: share of requests that are traced, 0 to 100.
+
+    Of redirecting proxies: `inbound_plaintext` lets callers without a certificate in; `outbound_unknown` lets their
+    applications reach addresses that belong to no service of the mesh.
+    """
 
     trust_domain: str = "mesh.local"
     sampling_percent: float = 100.0
+    inbound_plaintext: bool = False
+    outbound_unknown: bool = True
 
     def spiffe_id(self, namespace: str, service_account: str) -> str:
         """Return the SPIFFE ID of a workload."""

@@ -56,7 +56,7 @@ def translate(area: Area, origin: ProxySource, parameters: names.Parameters) -> 
         name = f"inbound|{ingress.number}|{workload.name}.{workload.namespace}"
         inbound = listener.inbound(workload, ingress, name, parameters, allow_on_outage=allow)
         listeners.append(wire.resource(inbound.name, inbound))
-        clusters.append(wire.resource(names.inbound(ingress.number), cluster.inbound(ingress)))
+        clusters.append(wire.resource(names.inbound(ingress.number), cluster.inbound(workload, ingress)))
         routes.append(wire.resource(name, route.inbound_configuration(name, area, workload, ingress)))
     for egress in sidecar.egress if sidecar else ():
         name = f"outbound|{workload.namespace}|{','.join(egress.hosts)}"

@@ -26,22 +26,25 @@ from meshwright.api.envoy.extensions.transport_sockets.tls.v3.tls_pb2 import (
 from meshwright.api.envoy.type.matcher.v3.string_pb2 import StringMatcher
 from meshwright.manager.xds import names, wire
 
+HTTP2 = ("h2",)
+TCP = ("meshwright",)  # what travels between proxies isn't HTTP: neither takes it for that
+
 _URI = SubjectAltNameMatcher.SanType.URI
 
 
-def server(trust_domain: str) -> TransportSocket:
+def server(trust_domain: str, alpn: Iterable[str] = (*HTTP2, "http/1.1")) -> TransportSocket:
     """Serve mutual TLS to any identity of the trust domain; what it may do is policy's to say."""
     context = DownstreamTlsContext(
-        common_tls_context=_common(StringMatcher(prefix=f"spiffe://{trust_domain}/"), alpn=("h2", "http/1.1"))
+        common_tls_context=_common(StringMatcher(prefix=f"spiffe://{trust_domain}/"), alpn=alpn)
     )
     context.require_client_certificate.value = True
     return TransportSocket(name="envoy.transport_sockets.tls", typed_config=wire.pack(context))
 
 
-def client(spiffe_ids: Iterable[str]) -> TransportSocket:
-    """Dial mutual TLS and accept exactly these identities, over HTTP/2."""
+def client(spiffe_ids: Iterable[str], alpn: Iterable[str] = HTTP2) -> TransportSocket:
+    """Dial mutual TLS and accept exactly these identities; HTTP/2 unless `alpn` says otherwise."""
     matchers = [StringMatcher(exact=spiffe_id) for spiffe_id in spiffe_ids]
-    context = UpstreamTlsContext(common_tls_context=_common(*matchers, alpn=("h2",)))
+    context = UpstreamTlsContext(common_tls_context=_common(*matchers, alpn=alpn))
     return TransportSocket(name="envoy.transport_sockets.tls", typed_config=wire.pack(context))
 
 
