@@ -2,15 +2,19 @@
 
 One decision to know: everything is immutable and grouped by namespace (`Area`), and an area whose objects did not
 change is the same Python object in the next `Mesh`. So whoever works from a mesh finds what changed by identity,
-and a change costs what its namespace costs.
+and a change costs what its namespace costs. What a cluster holds (its Services and Pods) comes resolved, as one
+`Discovered` a namespace, and stands beside what configuration objects say; where both name a service, the cluster's is
+meant.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 from meshwright.core.config import Key
 from meshwright.manager.istio.sidecar import Sidecar as SidecarDocument
@@ -22,6 +26,9 @@ from meshwright.manager.smi.traffic_split import TrafficSplit
 
 DOMAIN = "svc.cluster.local"
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 
 class Protocol(Enum):
     """What an application speaks on a port. OTHER is TCP to a redirecting proxy, and nothing to one on Unix sockets."""
@@ -31,7 +38,18 @@ class Protocol(Enum):
     OTHER = "other"
 
 
-_PROTOCOLS = {"http": Protocol.HTTP1, "http2": Protocol.HTTP2, "grpc": Protocol.HTTP2, "h2c": Protocol.HTTP2}
+_PROTOCOLS = {
+    "http": Protocol.HTTP1,
+    "http2": Protocol.HTTP2,
+    "grpc": Protocol.HTTP2,
+    "h2c": Protocol.HTTP2,
+    "kubernetes.io/h2c": Protocol.HTTP2,
+}
+
+
+def protocol(name: str, application: str = "") -> Protocol:
+    """Return what a port speaks: `application` (appProtocol) says so, or the port's name up to its first dash."""
+    return _PROTOCOLS.get((application or name.split("-", 1)[0]).lower(), Protocol.OTHER)
 
 
 class Proxy(Enum):
@@ -56,7 +74,8 @@ class Port:
 class Service:
     """A name that workloads answer to. `allow_on_outage`: requests pass while no mixer answers.
 
-    `cluster_ips` are addresses of the name itself, behind which the cluster finds the workloads.
+    `cluster_ips` are addresses of the name itself, behind which the cluster finds the workloads; a `headless` service
+    of a cluster has none, and callers dial its pods' own addresses.
     """
 
     namespace: str
@@ -65,16 +84,32 @@ class Service:
     selector: tuple[tuple[str, str], ...]
     allow_on_outage: bool
     cluster_ips: tuple[str, ...] = ()
+    headless: bool = False
 
     @property
     def host(self) -> str:
         """The whole DNS name."""
         return f"{self.name}.{self.namespace}.{DOMAIN}"
 
+    @property
+    def clustered(self) -> bool:
+        """Whether a cluster has it, so that callers dial addresses and not only names."""
+        return bool(self.cluster_ips) or self.headless
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What only a pod has. `owner` made it (``Deployment/catalog``), or it itself did."""
+
+    uid: str
+    owner: str
+    node: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)  # those of meshwright.io only
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One instance, at an IP address; `ports` maps names of ports to numbers."""
+    """One instance, at an IP address; `ports` maps names of ports to numbers. In a cluster it is a pod."""
 
     namespace: str
     name: str
@@ -83,6 +118,18 @@ class Workload:
     labels: Mapping[str, str]
     service_account: str
     proxy: Proxy = Proxy.SOCKETS
+    pod: Pod | None = None
+
+    @property
+    def application(self) -> str:
+        """What it is an instance of: the name of the Deployment (or such) of a pod; else its own."""
+        return self.pod.owner.rpartition("/")[2] if self.pod else self.name
+
+    def target(self, port: Port) -> int | None:
+        """Return the number at which it answers for a service's port; None: it doesn't."""
+        if self.pod is None and port.name in self.ports:
+            return self.ports[port.name]
+        return self.ports.get(port.target) if isinstance(port.target, str) else port.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +171,27 @@ class Split:
     backends: tuple[tuple[str, int], ...]
 
 
-class Endpoint(tuple[str, int]):
-    """An address and a port."""
+class Endpoint(NamedTuple):
+    """An address and a port. Not `meshed`: no proxy of ours is there, and only plain text is understood."""
 
-    __slots__ = ()
+    address: str
+    port: int
+    zone: str = ""
+    meshed: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Discovered:
+    """What a cluster holds in one namespace, resolved. Never changed: what differs is another object."""
+
+    services: Mapping[str, Service]
+    workloads: Mapping[str, Workload]
+    endpoints: Mapping[tuple[str, int], tuple[Endpoint, ...]]
+    accounts: Mapping[str, tuple[str, ...]]
+    services_of: Mapping[str, tuple[str, ...]]
+
+
+NOTHING = Discovered({}, {}, {}, {}, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +208,7 @@ class Area:
     services_of: Mapping[str, tuple[str, ...]]  # services that a workload answers for
     sidecars_of: Mapping[str, tuple[str, ...]]  # by workload; more than one is an error
     splits_of: Mapping[str, tuple[str, ...]]  # by service; more than one is an error
+    discovered: Discovered = NOTHING  # what a cluster gave to all this
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,24 +220,42 @@ class Mesh:
 
 
 EMPTY = Mesh(0, {})
+_NO_CLUSTER: Mapping[str, Discovered] = MappingProxyType({})
 
 
-def build(revision: int, objects: Mapping[Key, Parsed], previous: tuple[Mapping[Key, Parsed], Mesh]) -> Mesh:
-    """Resolve valid objects into a mesh, keeping the areas of `previous` whose objects are the same."""
+def build(
+    revision: int,
+    objects: Mapping[Key, Parsed],
+    previous: tuple[Mapping[Key, Parsed], Mesh],
+    discovered: Mapping[str, Discovered] = _NO_CLUSTER,
+) -> Mesh:
+    """Resolve valid objects into a mesh, keeping the areas of `previous` that are made from the same."""
     before, mesh = previous
-    touched = {key.namespace for key, parsed in objects.items() if before.get(key) is not parsed}
-    touched |= {key.namespace for key in before if key not in objects}
+    touched: set[str] = set()
+    if objects is not before:
+        touched |= {key.namespace for key, parsed in objects.items() if before.get(key) is not parsed}
+        touched |= {key.namespace for key in before if key not in objects}
+    touched |= {
+        namespace
+        for namespace in {*discovered, *mesh.areas}
+        if (mesh.areas[namespace].discovered if namespace in mesh.areas else NOTHING)
+        is not discovered.get(namespace, NOTHING)
+    }
     members: dict[str, list[Parsed]] = {namespace: [] for namespace in touched if namespace}
     for key, parsed in objects.items():
         if key.namespace in members:
             members[key.namespace].append(parsed)
     areas = {namespace: area for namespace, area in mesh.areas.items() if namespace not in touched}
-    areas |= {namespace: resolve(namespace, parsed) for namespace, parsed in members.items() if parsed}
+    areas |= {
+        namespace: resolve(namespace, parsed, discovered.get(namespace, NOTHING))
+        for namespace, parsed in members.items()
+        if parsed or namespace in discovered
+    }
     return Mesh(revision, areas)
 
 
-def resolve(namespace: str, members: Iterable[Parsed]) -> Area:
-    """Build one namespace from its objects."""
+def resolve(namespace: str, members: Iterable[Parsed], discovered: Discovered = NOTHING) -> Area:
+    """Build one namespace from its objects, and from what a cluster has there."""
     services: dict[str, Service] = {}
     workloads: dict[str, Workload] = {}
     sidecars: dict[str, Sidecar] = {}
@@ -198,22 +281,34 @@ def resolve(namespace: str, members: Iterable[Parsed]) -> Area:
     splits_of: dict[str, list[str]] = defaultdict(list)
     for name in sorted(splits):
         splits_of[splits[name].service].append(name)
+    endpoints = {
+        (name, port.number): _endpoints(port, behind[name])
+        for name, service in services.items()
+        for port in service.ports
+    }
+    accounts = {name: tuple(sorted({w.service_account for w in found})) for name, found in behind.items()}
+    workloads_of = {name: tuple(found) for name, found in services_of.items()}
+    all_workloads = _with(workloads, discovered.workloads)
+    if sidecars:
+        index = _Labels(all_workloads.values())
     return Area(
         namespace,
-        services,
-        workloads,
+        _with(services, discovered.services),
+        all_workloads,
         sidecars,
         splits,
-        endpoints={
-            (name, port.number): _endpoints(port, behind[name])
-            for name, service in services.items()
-            for port in service.ports
-        },
-        accounts={name: tuple(sorted({w.service_account for w in found})) for name, found in behind.items()},
-        services_of={name: tuple(found) for name, found in services_of.items()},
-        sidecars_of=_sidecars_of(index, sidecars, workloads),
+        _with(endpoints, discovered.endpoints),
+        _with(accounts, discovered.accounts),
+        _with(workloads_of, discovered.services_of),
+        sidecars_of=_sidecars_of(index, sidecars, all_workloads) if sidecars else {},
         splits_of={name: tuple(found) for name, found in splits_of.items()},
+        discovered=discovered,
     )
+
+
+def _with(own: Mapping[K, V], clusters: Mapping[K, V]) -> Mapping[K, V]:
+    """Put the cluster's entries over the others, copying nothing where there is only one kind."""
+    return {**own, **clusters} if own and clusters else own or clusters
 
 
 class _Labels:
@@ -251,11 +346,9 @@ def _sidecars_of(
 def _endpoints(port: Port, workloads: Iterable[Workload]) -> tuple[Endpoint, ...]:
     found = set()
     for workload in workloads:
-        number = workload.ports.get(port.name) if port.name else None
-        if number is None:
-            number = workload.ports.get(port.target) if isinstance(port.target, str) else port.target
+        number = workload.target(port)
         if number is not None:  # a workload that doesn't have the named port can't answer on it
-            found.add(Endpoint((workload.address, number)))
+            found.add(Endpoint(workload.address, number, "", workload.proxy is not Proxy.NONE))
     return tuple(sorted(found))
 
 
@@ -271,12 +364,11 @@ def _service(namespace: str, document: ServiceDocument) -> Service:
 
 
 def _port(port: ServicePort) -> Port:
-    protocol = (port.app_protocol or (port.name or "http").split("-", 1)[0]).lower()
     return Port(
         port.name or "",
         port.port,
         port.target_port if port.target_port is not None else port.port,
-        _PROTOCOLS.get(protocol, Protocol.OTHER),
+        protocol(port.name or "http", port.app_protocol or ""),
     )
 
 

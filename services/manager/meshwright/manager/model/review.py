@@ -96,7 +96,7 @@ def _consequences(area: Area, changed: Mapping[Key, Parsed]) -> Iterator[Fault]:
                 )
     for workload in area.workloads.values():
         key = _key(kinds.WORKLOAD_ENTRY, area, workload.name)
-        if workload.proxy is Proxy.SOCKETS and key in changed and not area.sidecars_of[workload.name]:
+        if workload.proxy is Proxy.SOCKETS and key in changed and not area.sidecars_of.get(workload.name):
             yield Fault(key, "", "no Sidecar selects this workload, so that its proxy serves nothing until one does")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-from meshwright.manager.model.mesh import Area, Port, Protocol, Service
+from meshwright.manager.model.mesh import Area, Endpoint, Port, Protocol, Service
 from meshwright.manager.xds import cluster, endpoint, names, route, wire
 
 T = TypeVar("T")
@@ -42,17 +42,19 @@ def translate(area: Area, previous: AreaResources, parameters: names.Parameters)
     made: _Made[wire.Resource] = {}
     hosts_made: _Made[tuple[bytes, bytes]] = {}
     for service in area.services.values():
-        accounts = area.accounts[service.name]
+        accounts = area.accounts.get(service.name, ())
         of_service = clusters[service.name] = {}
         hosts: list[tuple[bytes, bytes]] = []
-        for port in _http_ports(service):
+        for port in _carried_ports(service):
             name = names.outbound(service, port)
-            addresses = area.endpoints[service.name, port.number]
+            addresses = area.endpoints.get((service.name, port.number), ())
+            if not parameters.outbound_plaintext:
+                addresses = tuple(address for address in addresses if address.meshed)
             of_service[name] = _keep(
                 previous.made,
                 made,
                 ("cluster", name),
-                accounts,
+                (accounts, port, service.clustered),
                 partial(_cluster, service, port, accounts, parameters),
             )
             endpoints[name] = _keep(
@@ -62,6 +64,8 @@ def translate(area: Area, previous: AreaResources, parameters: names.Parameters)
                 addresses,
                 partial(_endpoints, name, addresses),
             )
+            if port.protocol is Protocol.OTHER:
+                continue
             hosts.append(
                 _keep(
                     previous.hosts_made,
@@ -92,7 +96,7 @@ def _cluster(service: Service, port: Port, accounts: tuple[str, ...], parameters
     return wire.resource(names.outbound(service, port), cluster.outbound(service, port, accounts, parameters))
 
 
-def _endpoints(name: str, addresses: tuple[tuple[str, int], ...]) -> wire.Resource:
+def _endpoints(name: str, addresses: tuple[Endpoint, ...]) -> wire.Resource:
     return wire.resource(name, endpoint.load_assignment(name, addresses))
 
 
@@ -102,8 +106,8 @@ def _hosts(area: Area, service: Service, port: Port) -> tuple[bytes, bytes]:
     return local.SerializeToString(deterministic=True), foreign.SerializeToString(deterministic=True)
 
 
-def _http_ports(service: Service) -> Iterator[Port]:
-    return (port for port in service.ports if port.protocol is not Protocol.OTHER)
+def _carried_ports(service: Service) -> Iterator[Port]:
+    return (port for port in service.ports if port.protocol is not Protocol.OTHER or service.clustered)
 
 
 def _behind(area: Area, service: Service) -> object:

@@ -1,7 +1,9 @@
 """Clusters: one for each port of each service that a workload may call, and one for the application behind each port.
 
-Between proxies requests always travel as HTTP/2 over mutual TLS, whatever the applications speak; connections of other
-protocols as they are, over mutual TLS too.
+Between proxies requests travel as HTTP/2 over mutual TLS, whatever the applications speak; connections of other
+protocols as they are, over mutual TLS too. Only where a service of a cluster may have pods without a proxy do requests
+travel as the port's protocol says, because every endpoint must understand it; each endpoint without a proxy is then
+marked (EDS), and the mark alone chooses plain text.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from meshwright.api.envoy.config.core.v3.protocol_pb2 import (
 )
 from meshwright.api.envoy.config.endpoint.v3.endpoint_components_pb2 import Endpoint, LbEndpoint, LocalityLbEndpoints
 from meshwright.api.envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from meshwright.api.envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2 import RawBuffer
 from meshwright.api.envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from meshwright.api.envoy.type.v3.percent_pb2 import Percent
 from meshwright.manager.model.mesh import Ingress, Port, Protocol, Service, Workload
+from meshwright.manager.xds import endpoint as endpoints
 from meshwright.manager.xds import names, tls, wire
 
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -35,6 +39,9 @@ _MAX_REQUESTS = 4096  # in flight to one cluster; more are refused at once, so t
 def outbound(service: Service, port: Port, accounts: Iterable[str], parameters: names.Parameters) -> Cluster:
     """Reach a service's port: endpoints by EDS, and only the identities of its workloads are accepted."""
     name = names.outbound(service, port)
+    mixed = service.clustered and parameters.outbound_plaintext
+    http2 = port.protocol is Protocol.HTTP2 or (port.protocol is Protocol.HTTP1 and not mixed)
+    spoken = tls.TCP if port.protocol is Protocol.OTHER else tls.HTTP2 if http2 else tls.HTTP1
     # Nobody has the ID that ends in "/sa/": a service without workloads accepts no certificate, instead of any.
     accepted = [parameters.spiffe_id(service.namespace, account) for account in accounts]
     cluster = Cluster(
@@ -48,15 +55,24 @@ def outbound(service: Service, port: Port, accounts: Iterable[str], parameters: 
         connect_timeout=Duration(seconds=2),
         lb_policy=Cluster.LEAST_REQUEST,
         transport_socket=tls.client(
-            accepted or [f"spiffe://{parameters.trust_domain}/ns/{service.namespace}/sa/"],
-            alpn=tls.TCP if port.protocol is Protocol.OTHER else tls.HTTP2,
+            accepted or [f"spiffe://{parameters.trust_domain}/ns/{service.namespace}/sa/"], alpn=spoken
         ),
+        transport_socket_matches=[_plain_text()] if mixed else [],
         circuit_breakers=_limits(),
         outlier_detection=_leave_dead_endpoints(),
     )
     if port.protocol is not Protocol.OTHER:
-        cluster.typed_extension_protocol_options[_HTTP].CopyFrom(wire.pack(_http2(keepalive=True)))
+        options = _http2(keepalive=True) if http2 else _http1()
+        cluster.typed_extension_protocol_options[_HTTP].CopyFrom(wire.pack(options))
     return cluster
+
+
+def _plain_text() -> Cluster.TransportSocketMatch:
+    match = Cluster.TransportSocketMatch(name=endpoints.PLAIN)
+    match.match.update({endpoints.PLAIN: True})
+    match.transport_socket.name = "envoy.transport_sockets.raw_buffer"
+    match.transport_socket.typed_config.CopyFrom(wire.pack(RawBuffer()))
+    return match
 
 
 def inbound(workload: Workload, ingress: Ingress) -> Cluster:

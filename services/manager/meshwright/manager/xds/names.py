@@ -22,13 +22,15 @@ CERTIFICATE_SECRET, ROOTS_SECRET = "default", "ROOTCA"
 class Parameters:
     """What translators must know beside the mesh. `sampling_percent`: share of requests that are traced, 0 to 100.
 
-    Of redirecting proxies: `inbound_plaintext` lets callers without a certificate in; `outbound_unknown` lets their
-    applications reach addresses that belong to no service of the mesh.
+    Of redirecting proxies: `inbound_plaintext` lets callers without a certificate in; `outbound_plaintext` lets their
+    applications call pods that have no proxy; `outbound_unknown` lets them reach addresses that belong to no service of
+    the mesh.
     """
 
     trust_domain: str = "mesh.local"
     sampling_percent: float = 100.0
     inbound_plaintext: bool = False
+    outbound_plaintext: bool = True
     outbound_unknown: bool = True
 
     def spiffe_id(self, namespace: str, service_account: str) -> str:

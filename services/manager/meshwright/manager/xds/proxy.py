@@ -38,7 +38,7 @@ def source(area: Area, name: str) -> ProxySource | None:
     workload = area.workloads.get(name)
     if workload is None:
         return None
-    sidecars = area.sidecars_of[name]
+    sidecars = area.sidecars_of.get(name, ())
     services = tuple(area.services[service] for service in area.services_of.get(name, ()))
     return ProxySource(workload, area.sidecars[sidecars[0]] if sidecars else None, services)
 

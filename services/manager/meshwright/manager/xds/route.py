@@ -98,10 +98,7 @@ def inbound_configuration(name: str, area: Area, workload: Workload, ingress: In
 def _ports_of(services: Iterable[Service], workload: Workload, ingress: Ingress) -> Iterator[tuple[Service, Port]]:
     for service in services:
         for port in service.ports:
-            target = workload.ports.get(port.name) if port.name else None
-            if target is None:
-                target = workload.ports.get(port.target) if isinstance(port.target, str) else port.target
-            if target == ingress.number:
+            if workload.target(port) == ingress.number:
                 yield service, port
 
 

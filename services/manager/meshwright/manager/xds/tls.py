@@ -26,13 +26,13 @@ from meshwright.api.envoy.extensions.transport_sockets.tls.v3.tls_pb2 import (
 from meshwright.api.envoy.type.matcher.v3.string_pb2 import StringMatcher
 from meshwright.manager.xds import names, wire
 
-HTTP2 = ("h2",)
+HTTP1, HTTP2 = ("http/1.1",), ("h2",)
 TCP = ("meshwright",)  # what travels between proxies isn't HTTP: neither takes it for that
 
 _URI = SubjectAltNameMatcher.SanType.URI
 
 
-def server(trust_domain: str, alpn: Iterable[str] = (*HTTP2, "http/1.1")) -> TransportSocket:
+def server(trust_domain: str, alpn: Iterable[str] = (*HTTP2, *HTTP1)) -> TransportSocket:
     """Serve mutual TLS to any identity of the trust domain; what it may do is policy's to say."""
     context = DownstreamTlsContext(
         common_tls_context=_common(StringMatcher(prefix=f"spiffe://{trust_domain}/"), alpn=alpn)
