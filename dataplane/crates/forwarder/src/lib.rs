@@ -12,6 +12,7 @@
 mod cross_connect;
 mod error;
 mod forwarder;
+mod interface;
 mod namespace;
 mod port;
 mod veth;
