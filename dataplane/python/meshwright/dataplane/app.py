@@ -16,6 +16,7 @@ from meshwright.core import clock as clocks
 from meshwright.core import health as healths
 from meshwright.core import service as services
 from meshwright.core.service import Service
+from meshwright.core.settings import SOCKET_MODES
 from meshwright.dataplane.agent.connect_kernel import ConnectKernel
 from meshwright.dataplane.agent.discover import DiscoverEndpoint
 from meshwright.dataplane.agent.rights import Rights
@@ -96,7 +97,7 @@ async def _serve(settings: Settings, own: Service, health: healths.Health) -> No
         Forward(resolve),
     )
 
-    front = own.server([("/", [manager_id])], requires=NEEDS)
+    front = own.server([("/", [manager_id])], requires=NEEDS, socket_mode=SOCKET_MODES[settings.socket_mode])
     wire.add_NetworkServiceServicer_to_server(NetworkServiceServicer(chain, clock), front)
     wire.add_MonitorConnectionServicer_to_server(MonitorConnectionServicer(monitor, [manager_id]), front)
     address = await own.serve(front)

@@ -10,7 +10,7 @@ import pydantic
 from pydantic import Field
 
 from meshwright.core.identity import part_id
-from meshwright.core.settings import Addresses, ServiceSettings
+from meshwright.core.settings import Addresses, ServiceSettings, SocketMode
 
 
 class Settings(ServiceSettings):
@@ -24,6 +24,11 @@ class Settings(ServiceSettings):
     )
     connect_to: str = Field(
         "unix:/run/meshwright/nsmgr.sock", description="Unix socket (unix:/path) of this node's manager."
+    )
+    socket_mode: SocketMode = Field(
+        "owner",
+        description="Who may connect to the Unix socket: owner (this user and root) or everybody, as on a node whose "
+        "parts run as other users. Callers show certificates either way.",
     )
     name: str = Field("", description="This forwarder's name. Empty: forwarder-<host name>; it stays over restarts.")
     labels: Addresses = Field(

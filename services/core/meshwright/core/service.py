@@ -49,10 +49,12 @@ class Service:
         listen: str | Sequence[str] | None = None,
         native: Sequence[Any] = (),
         requires: Sequence[str] = (),
+        socket_mode: int = 0o600,
     ) -> Server:
         """Return the service's gRPC server; `rules` say who may call what (path prefix, SPIFFE ID patterns).
 
-        Those of health and reflection come first, so that a rule for "/" leaves them as they are.
+        Those of health and reflection come first, so that a rule for "/" leaves them as they are. `socket_mode` are the
+        rights of Unix sockets that it makes.
         """
         return Server(
             self._settings.listen if listen is None else listen,
@@ -64,6 +66,7 @@ class Service:
             requires=requires,
             tls_versions=("1.2", "1.3") if self._settings.tls_1_2 else ("1.3",),
             access_log=self._settings.access_log,
+            socket_mode=socket_mode,
         )
 
     async def serve(self, server: Server, *, native: Sequence[ServiceDescriptor] = (), grace: float = 2.0) -> str:

@@ -28,6 +28,12 @@ Addresses = Annotated[tuple[str, ...], NoDecode, pydantic.BeforeValidator(_split
 """Several addresses, separated by commas on the command line and in the environment."""
 
 
+SocketMode = Literal["owner", "everybody"]
+"""Who may connect to the Unix sockets that a part makes; `SOCKET_MODES` are the rights of the file."""
+
+SOCKET_MODES = {"owner": 0o600, "everybody": 0o666}
+
+
 class ServiceSettings(BaseSettings):
     """What every service has. A service adds its own fields and names its `part`."""
 

@@ -36,10 +36,11 @@ def _permissions(user: str) -> dict[str, object]:
     }
 
 
-def server_config(*, listen: str, tls: Path, store: Path) -> str:
+def server_config(*, listen: str, tls: Path, store: Path, monitor: str | None = None) -> str:
     """Return the configuration file's text.
 
-    `listen` is host:port, `tls` the folder with cert.pem, key.pem and ca.pem, `store` where streams are kept.
+    `listen` is host:port, `tls` the folder with cert.pem, key.pem and ca.pem, `store` where streams are kept. `monitor`
+    is the host:port of NATS's own health and figures in plain text, so it must be a loopback address.
     """
     host, _, port = listen.rpartition(":")
     users: list[dict[str, object]] = [{"user": f"CN={name}", "permissions": _permissions(name)} for name in _PUBLISHES]
@@ -68,6 +69,7 @@ def server_config(*, listen: str, tls: Path, store: Path) -> str:
                 "sync_interval": "always",  # an acknowledged record must survive a power cut
             },
             "authorization": {"users": users},
+            **({"http": monitor} if monitor else {}),
         },
         indent=2,
     )

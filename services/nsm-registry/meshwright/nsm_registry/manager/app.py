@@ -17,6 +17,7 @@ from meshwright.core import service as services
 from meshwright.core.grpc import Channel
 from meshwright.core.identity import part_id
 from meshwright.core.service import Service
+from meshwright.core.settings import SOCKET_MODES
 from meshwright.nsm import metrics, wire
 from meshwright.nsm.chain import Chain
 from meshwright.nsm.connections import Connections
@@ -112,7 +113,12 @@ async def _serve(settings: Settings, own: Service, health: healths.Health) -> No
     )
 
     everyone = f"spiffe://{settings.trust_domain}/*"  # who may have what is decided by the chains
-    front = own.server([("/", [everyone])], listen=[settings.socket, settings.listen], requires=NEEDS)
+    front = own.server(
+        [("/", [everyone])],
+        listen=[settings.socket, settings.listen],
+        requires=NEEDS,
+        socket_mode=SOCKET_MODES[settings.socket_mode],
+    )
     wire.add_NetworkServiceServicer_to_server(NetworkServiceServicer(chain, clock), front)
     wire.add_MonitorConnectionServicer_to_server(MonitorConnectionServicer(monitor, forwarders), front)
     wire.add_NetworkServiceRegistryServicer_to_server(

@@ -10,7 +10,7 @@ import pydantic
 from pydantic import Field
 
 from meshwright.core.identity import part_id
-from meshwright.core.settings import Addresses, ServiceSettings
+from meshwright.core.settings import Addresses, ServiceSettings, SocketMode
 from meshwright.nsm import urls
 
 
@@ -24,6 +24,11 @@ class Settings(ServiceSettings):
     socket: str = Field(
         "unix:/run/meshwright/nsmgr.sock",
         description="Unix socket (unix:/path) for this node's clients, endpoints and forwarder; descriptors pass here.",
+    )
+    socket_mode: SocketMode = Field(
+        "owner",
+        description="Who may connect to the Unix socket: owner (this user and root) or everybody, as on a node whose "
+        "clients run as other users. Callers show certificates either way.",
     )
     name: str = Field("", description="This manager's name in the paths of connections. Empty: nsmgr-<host name>.")
     public_url: str = Field(
