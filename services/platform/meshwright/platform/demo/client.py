@@ -187,6 +187,16 @@ def over_socket(path: Path) -> Pool:
     return Pool(open_connection)
 
 
+def over_tcp(host: str, port: int) -> Pool:
+    """Return a pool of plain connections to an address; what they become is the sidecar's to say."""
+
+    async def open_connection() -> Connection:
+        reader, writer = await asyncio.open_connection(host, port)
+        return Connection(reader, writer, None)
+
+    return Pool(open_connection)
+
+
 async def peer(host: str, port: int, svid: X509Identity, expected: str) -> Peer:
     """Make a handshake only, and return whom it proved the server to be."""
     async with asyncio.timeout(REQUEST_SECONDS):

@@ -1,8 +1,9 @@
 """One service of the demo's application: answers with its name and version, and asks the next service if there is one.
 
-One decision to know: it knows nothing of the mesh but two Unix sockets, the one it serves and the one on which its
-sidecar takes calls to others; identity, policy and routes are the sidecar's. It propagates W3C trace context and sends
-its own spans with the identity that the Workload API gives to its process.
+One decision to know: it knows nothing of the mesh but where it serves and whom it asks: two Unix sockets beside a
+sidecar that was made for it (`meshwright demo`), or TCP and a service's name where traffic is redirected (Kubernetes).
+Identity, policy and routes are the sidecar's. It propagates W3C trace context, and where it can reach the Workload API
+it sends its own spans with the identity that it gets there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import fastapi
+import pydantic
 import uvicorn
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -26,7 +28,7 @@ from pydantic import Field
 from meshwright.core import errors, process, settings
 from meshwright.core.settings import ServiceSettings
 from meshwright.core.telemetry import Telemetry
-from meshwright.platform.demo.client import Pool, over_socket
+from meshwright.platform.demo.client import Pool, over_socket, over_tcp
 from meshwright.platform.demo.workload_api import WorkloadIdentity
 
 
@@ -38,9 +40,23 @@ class AppSettings(ServiceSettings):
 
     name: str = Field(description="Name of the service.")
     version: str = Field("v1", description="Version that answers carry.")
-    upstream: str | None = Field(None, description="Host name of the service to ask. None: the last of the chain.")
-    outbound: Path | None = Field(None, description="Unix socket on which the sidecar takes calls to other services.")
-    workload_api: Path = Field(description="Unix socket of the node's SPIFFE Workload API.")
+    upstream: str | None = Field(
+        None,
+        description="Service to ask: its host name with --outbound, host:port without. None: the last of the chain.",
+    )
+    outbound: Path | None = Field(
+        None, description="Unix socket on which the sidecar takes calls to other services. None: calls are made by TCP."
+    )
+    workload_api: Path | None = Field(
+        None, description="Unix socket of the node's SPIFFE Workload API. None: the service sends no spans of its own."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _security(self) -> AppSettings:
+        """Replace the rules of the platform's parts: an application serves plain text, its sidecar does the rest."""
+        if self.otlp and not self.workload_api:
+            raise ValueError("workload_api: needed with --otlp: the collector is only spoken to with mutual TLS")
+        return self
 
 
 class Server(uvicorn.Server):
@@ -107,16 +123,15 @@ def application(settings: AppSettings, sidecar: Pool | None) -> fastapi.FastAPI:
 async def run(settings: AppSettings, stop: asyncio.Event) -> None:
     """Serve on the Unix socket until `stop` is set."""
     async with contextlib.AsyncExitStack() as stack:
-        identity = await stack.enter_async_context(WorkloadIdentity(settings.workload_api))
-        await stack.enter_async_context(
-            Telemetry(settings.part, settings.otlp, identity, settings.trust_domain, service=settings.name)
-        )
-        sidecar = over_socket(settings.outbound) if settings.upstream and settings.outbound else None
-        path = _free(Path(settings.listen.removeprefix("unix:")))
+        if settings.workload_api:
+            identity = await stack.enter_async_context(WorkloadIdentity(settings.workload_api))
+            await stack.enter_async_context(
+                Telemetry(settings.part, settings.otlp, identity, settings.trust_domain, service=settings.name)
+            )
         server = Server(
             uvicorn.Config(
-                application(settings, sidecar),
-                uds=str(path),
+                application(settings, _upstream(settings)),
+                **_address(settings.listen),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -130,15 +145,30 @@ async def run(settings: AppSettings, stop: asyncio.Event) -> None:
             {serving, asyncio.create_task(stop.wait(), name="stop")}, return_when=asyncio.FIRST_COMPLETED
         )
         if serving.done():
-            raise errors.Unavailable(f"the HTTP server on {path} ended by itself")
+            raise errors.Unavailable(f"the HTTP server on {settings.listen} ended by itself")
         server.should_exit = True
         await serving
 
 
-def _free(socket: Path) -> Path:
-    """Remove the socket that a killed predecessor left."""
-    socket.unlink(missing_ok=True)
-    return socket
+def _upstream(settings: AppSettings) -> Pool | None:
+    if settings.upstream is None:
+        return None
+    if settings.outbound:
+        return over_socket(settings.outbound)
+    host, _, port = settings.upstream.rpartition(":")
+    if not host or not port.isdecimal():
+        raise errors.ConfigError(f"--upstream: {settings.upstream!r} isn't host:port (or give --outbound)")
+    return over_tcp(host, int(port))
+
+
+def _address(listen: str) -> dict[str, Any]:
+    """Return uvicorn's words for an address."""
+    if listen.startswith("unix:"):
+        path = Path(listen.removeprefix("unix:"))
+        path.unlink(missing_ok=True)  # the socket that a killed predecessor left
+        return {"uds": str(path)}
+    host, _, port = listen.rpartition(":")
+    return {"host": host.strip("[]"), "port": int(port)}
 
 
 def main() -> int:
