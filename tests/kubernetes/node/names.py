@@ -6,9 +6,7 @@ from tests.box import Box
 from tests.kubernetes.node.place import ADDRESS, API, DOMAIN, Place
 
 READY = f"{ADDRESS}:8181"
-QUERY = (
-    f"import urllib.request as r; print(r.urlopen('http://{READY}/ready', timeout=5).status)"
-)
+QUERY = f"import urllib.request as r; print(r.urlopen('http://{READY}/ready', timeout=5).status)"
 
 
 def begin(box: Box, place: Place) -> None:

@@ -128,9 +128,12 @@ async def run(settings: AppSettings, stop: asyncio.Event) -> None:
             await stack.enter_async_context(
                 Telemetry(settings.part, settings.otlp, identity, settings.trust_domain, service=settings.name)
             )
+        upstream = _upstream(settings)
+        if upstream:
+            stack.callback(upstream.forget)
         server = Server(
             uvicorn.Config(
-                application(settings, _upstream(settings)),
+                application(settings, upstream),
                 **_address(settings.listen),
                 log_config=None,
                 access_log=False,
