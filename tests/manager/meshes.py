@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import yaml
-from google.protobuf import json_format
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format
 
 from meshwright.api.envoy.service.discovery.v3.discovery_pb2 import DiscoveryResponse
 from meshwright.core.config import Key
@@ -15,6 +15,21 @@ from meshwright.manager.xds import names, snapshot, subscription, types, wire
 
 # Any-typed fields are shown in plain text: their messages must be known.
 from meshwright.api.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: F401  isort: skip
+
+# Messages without content are named in resources and not generated: their readers are Envoys and these tests.
+for _package, _name in (
+    ("envoy.extensions.filters.listener.original_dst.v3", "OriginalDst"),
+    ("envoy.extensions.filters.listener.tls_inspector.v3", "TlsInspector"),
+    ("envoy.extensions.tracers.opentelemetry.resource_detectors.v3", "EnvironmentResourceDetectorConfig"),
+):
+    descriptor_pool.Default().Add(
+        descriptor_pb2.FileDescriptorProto(
+            name=f"tests/{_name}.proto",
+            package=_package,
+            syntax="proto3",
+            message_type=[descriptor_pb2.DescriptorProto(name=_name)],
+        )
+    )
 
 SHOP = """
 apiVersion: v1
@@ -163,7 +178,7 @@ class Proxy:
             self.clusters = dict(zip(found, resources, strict=True))
             self._follow(types.ENDPOINT, [n for n, c in self.clusters.items() if c.get("type") == "EDS"])
         if response.type_url == types.LISTENER:
-            self._follow(types.ROUTE, [_rds(listener) for listener in resources])
+            self._follow(types.ROUTE, [name for listener in resources for name in _rds(listener)])
 
     def _follow(self, type_url: str, found: list[str]) -> None:
         state = self.subscription.types[type_url]
@@ -172,5 +187,6 @@ class Proxy:
         )
 
 
-def _rds(listener: Any) -> str:
-    return str(listener["filter_chains"][0]["filters"][0]["typed_config"]["rds"]["route_config_name"])
+def _rds(listener: Any) -> list[str]:
+    configurations = [chain["filters"][0]["typed_config"] for chain in listener["filter_chains"]]
+    return [str(found["rds"]["route_config_name"]) for found in configurations if "rds" in found]

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from meshwright.manager.model.mesh import Area, Endpoint, Port, Protocol, Service
-from meshwright.manager.xds import cluster, endpoint, names, route, wire
+from meshwright.manager.xds import cluster, endpoint, names, redirect, route, wire
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -26,11 +26,13 @@ class AreaResources:
     endpoints: Mapping[str, wire.Resource]
     local_hosts: Mapping[str, tuple[bytes, ...]]  # as its own namespace sees them, with short names
     foreign_hosts: Mapping[str, tuple[bytes, ...]]
+    redirected: Mapping[str, wire.Resource]  # listeners of redirecting proxies, by name
+    redirected_routes: Mapping[str, wire.Resource]  # and their route configurations, by name
     made: _Made[wire.Resource] = field(repr=False)
     hosts_made: _Made[tuple[bytes, bytes]] = field(repr=False)
 
 
-EMPTY = AreaResources({}, {}, {}, {}, {}, {})
+EMPTY = AreaResources({}, {}, {}, {}, {}, {}, {}, {})
 
 
 def translate(area: Area, previous: AreaResources, parameters: names.Parameters) -> AreaResources:
@@ -39,6 +41,8 @@ def translate(area: Area, previous: AreaResources, parameters: names.Parameters)
     endpoints: dict[str, wire.Resource] = {}
     local: dict[str, tuple[bytes, ...]] = {}
     foreign: dict[str, tuple[bytes, ...]] = {}
+    listeners: dict[str, wire.Resource] = {}
+    routes: dict[str, wire.Resource] = {}
     made: _Made[wire.Resource] = {}
     hosts_made: _Made[tuple[bytes, bytes]] = {}
     for service in area.services.values():
@@ -64,6 +68,25 @@ def translate(area: Area, previous: AreaResources, parameters: names.Parameters)
                 addresses,
                 partial(_endpoints, name, addresses),
             )
+            if service.cluster_ips:
+                # Bytes to a service that nobody of the mesh serves stay as they are: they may be TLS under a port's
+                # name that says HTTP.
+                http = port.protocol is not Protocol.OTHER and (not addresses or any(a.meshed for a in addresses))
+                listeners[name] = _keep(
+                    previous.made,
+                    made,
+                    ("listener", name),
+                    (port, service.cluster_ips, http),
+                    partial(_redirected, service, port, parameters, http=http),
+                )
+                if http:
+                    routes[name] = _keep(
+                        previous.made,
+                        made,
+                        ("route", name),
+                        (service.cluster_ips, _behind(area, service)),
+                        partial(_redirected_routes, area, service, port),
+                    )
             if port.protocol is Protocol.OTHER:
                 continue
             hosts.append(
@@ -82,6 +105,8 @@ def translate(area: Area, previous: AreaResources, parameters: names.Parameters)
         endpoints,
         _same(previous.local_hosts, local),
         _same(previous.foreign_hosts, foreign),
+        _same(previous.redirected, listeners),
+        routes,
         made,
         hosts_made,
     )
@@ -98,6 +123,14 @@ def _cluster(service: Service, port: Port, accounts: tuple[str, ...], parameters
 
 def _endpoints(name: str, addresses: tuple[Endpoint, ...]) -> wire.Resource:
     return wire.resource(name, endpoint.load_assignment(name, addresses))
+
+
+def _redirected(service: Service, port: Port, parameters: names.Parameters, *, http: bool) -> wire.Resource:
+    return wire.resource(names.outbound(service, port), redirect.service(service, port, parameters, http=http))
+
+
+def _redirected_routes(area: Area, service: Service, port: Port) -> wire.Resource:
+    return wire.resource(names.outbound(service, port), route.redirected_configuration(area, service, port))
 
 
 def _hosts(area: Area, service: Service, port: Port) -> tuple[bytes, bytes]:

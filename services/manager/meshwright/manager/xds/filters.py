@@ -47,8 +47,13 @@ REPORTED = (
 """Attributes that an access log entry carries as custom tags, taken from the matched route."""
 
 
-def connection_manager(stat_prefix: str, routes: str, workload: str, sampling_percent: float) -> HttpConnectionManager:
-    """Return what both directions share: codec, limits, routes by ADS, tracing. Filters are added by the caller."""
+def connection_manager(
+    stat_prefix: str, routes: str, workload: str | None, sampling_percent: float
+) -> HttpConnectionManager:
+    """Return what both directions share: codec, limits, routes by ADS, tracing. Filters are added by the caller.
+
+    Spans are `workload`'s; None: of the service that the proxy's environment names (OTEL_RESOURCE_ATTRIBUTES).
+    """
     manager = HttpConnectionManager(
         stat_prefix=stat_prefix,
         codec_type=HttpConnectionManager.AUTO,
@@ -141,13 +146,20 @@ def _tags(attributes: Iterable[str]) -> list[CustomTag]:
     ]
 
 
-def _tracing(workload: str, sampling_percent: float) -> HttpConnectionManager.Tracing:
+def _tracing(workload: str | None, sampling_percent: float) -> HttpConnectionManager.Tracing:
     exporter = OpenTelemetryConfig(
-        service_name=workload,
+        service_name=workload or "",
         grpc_service=GrpcService(
             envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=names.COLLECTOR), timeout=Duration(seconds=1)
         ),
     )
+    if workload is None:
+        exporter.resource_detectors.add(
+            name="envoy.tracers.opentelemetry.resource_detectors.environment",
+            typed_config=wire.empty(
+                "envoy.extensions.tracers.opentelemetry.resource_detectors.v3.EnvironmentResourceDetectorConfig"
+            ),
+        )
     return HttpConnectionManager.Tracing(
         client_sampling=Percent(value=100),
         random_sampling=Percent(value=sampling_percent),

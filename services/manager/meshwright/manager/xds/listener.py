@@ -15,14 +15,14 @@ from meshwright.api.envoy.extensions.filters.network.http_connection_manager.v3.
 from meshwright.manager.model.mesh import Egress, Ingress, Workload
 from meshwright.manager.xds import filters, names, retry, tls, wire
 
-_BUFFER_BYTES = 1 << 20
+BUFFER = UInt32Value(value=1 << 20)  # bytes that a connection may have waiting
 _OWNER_ONLY = 0o600  # whoever may write to the socket speaks with the workload's identity
 
 
-def inbound(
+def inbound_manager(
     workload: Workload, ingress: Ingress, routes: str, parameters: names.Parameters, *, allow_on_outage: bool
-) -> Listener:
-    """Serve a workload's port to the mesh: mutual TLS, policy, report, and the application behind."""
+) -> HttpConnectionManager:
+    """Return what is done with a request from the mesh: policy, report, and on to the application."""
     manager = filters.connection_manager(
         f"inbound_{ingress.number}", routes, workload.name, parameters.sampling_percent
     )
@@ -31,15 +31,23 @@ def inbound(
     manager.http_filters.extend([filters.policy(allow_on_outage=allow_on_outage), filters.router()])
     manager.access_log.append(filters.report("inbound"))
     manager.local_reply_config.CopyFrom(retry.mark_failures())
+    return manager
+
+
+def inbound(
+    workload: Workload, ingress: Ingress, routes: str, parameters: names.Parameters, *, allow_on_outage: bool
+) -> Listener:
+    """Serve a workload's port to the mesh: mutual TLS, policy, report, and the application behind."""
+    manager = inbound_manager(workload, ingress, routes, parameters, allow_on_outage=allow_on_outage)
     address = SocketAddress(address=ingress.bind or workload.address, port_value=ingress.number)
     return Listener(
         name=f"inbound|{ingress.number}",
         address=Address(socket_address=address),
         traffic_direction=TrafficDirection.INBOUND,
-        per_connection_buffer_limit_bytes=UInt32Value(value=_BUFFER_BYTES),
+        per_connection_buffer_limit_bytes=BUFFER,
         filter_chains=[
             FilterChain(
-                filters=[_http(manager)],
+                filters=[http(manager)],
                 transport_socket=tls.server(parameters.trust_domain),
                 transport_socket_connect_timeout=Duration(seconds=10),
             )
@@ -55,10 +63,11 @@ def outbound(workload: Workload, egress: Egress, routes: str, parameters: names.
         name=f"outbound|{egress.socket}",
         address=tls.socket_address(egress.socket, _OWNER_ONLY),
         traffic_direction=TrafficDirection.OUTBOUND,
-        per_connection_buffer_limit_bytes=UInt32Value(value=_BUFFER_BYTES),
-        filter_chains=[FilterChain(filters=[_http(manager)])],
+        per_connection_buffer_limit_bytes=BUFFER,
+        filter_chains=[FilterChain(filters=[http(manager)])],
     )
 
 
-def _http(manager: HttpConnectionManager) -> Filter:
+def http(manager: HttpConnectionManager) -> Filter:
+    """Return the filter that does what `manager` says."""
     return Filter(name="envoy.filters.network.http_connection_manager", typed_config=wire.pack(manager))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meshwright.manager.model.mesh import Area, Service, Sidecar, Workload
-from meshwright.manager.xds import cluster, listener, names, route, wire
+from meshwright.manager.model.mesh import Area, Protocol, Proxy, Service, Sidecar, Workload
+from meshwright.manager.xds import cluster, listener, names, redirect, route, wire
 
 Hosts = tuple[str, ...]
 """Patterns NAMESPACE/HOST of what an application may see."""
@@ -31,6 +31,7 @@ class ProxyResources:
     routes: Mapping[str, wire.Resource]
     outbound: Mapping[str, Hosts]
     route_names: frozenset[str]  # that the listeners name
+    redirecting: bool = False  # it has the listeners and routes of all services too
 
 
 def source(area: Area, name: str) -> ProxySource | None:
@@ -52,6 +53,8 @@ def translate(area: Area, origin: ProxySource, parameters: names.Parameters) -> 
     clusters: list[wire.Resource] = []
     routes: list[wire.Resource] = []
     outbound: dict[str, Hosts] = {}
+    if workload.proxy is Proxy.REDIRECT:
+        return _redirecting(area, origin, parameters, allow_on_outage=allow)
     for ingress in sidecar.ingress if sidecar else ():
         name = f"inbound|{ingress.number}|{workload.name}.{workload.namespace}"
         inbound = listener.inbound(workload, ingress, name, parameters, allow_on_outage=allow)
@@ -71,6 +74,40 @@ def translate(area: Area, origin: ProxySource, parameters: names.Parameters) -> 
         inbound_routes,
         outbound,
         frozenset(inbound_routes) | frozenset(outbound),
+    )
+
+
+def _redirecting(
+    area: Area, origin: ProxySource, parameters: names.Parameters, *, allow_on_outage: bool
+) -> ProxyResources:
+    """Translate the own part of a proxy in an injected pod; listeners and routes of services are shared by all."""
+    workload = origin.workload
+    ports = redirect.captured(workload, origin.services)
+    named = [(ingress, f"inbound|{ingress.number}|{workload.name}.{workload.namespace}") for ingress in ports]
+    clusters = [wire.resource(names.inbound(ingress.number), cluster.inbound(workload, ingress)) for ingress in ports]
+    for made in (
+        cluster.original(names.PASS_THROUGH),
+        cluster.original(names.INBOUND_PASS_THROUGH, cluster.from_inbound(workload.address)),
+        cluster.nowhere(names.NOWHERE),
+    ):
+        clusters.append(wire.resource(made.name, made))
+    to_mesh = redirect.outbound(parameters)
+    from_mesh = redirect.inbound(workload, named, parameters, allow_on_outage=allow_on_outage)
+    routes = _by_name(
+        [
+            wire.resource(name, route.inbound_configuration(name, area, workload, ingress))
+            for ingress, name in named
+            if ingress.protocol is not Protocol.OTHER
+        ]
+    )
+    return ProxyResources(
+        origin,
+        _by_name([wire.resource(made.name, made) for made in (from_mesh, to_mesh)]),
+        _by_name(clusters),
+        routes,
+        {},
+        frozenset(routes),
+        redirecting=True,
     )
 
 

@@ -65,6 +65,15 @@ def outbound(area: Area, service: Service, port: Port, *, short: bool) -> Virtua
     return host
 
 
+def redirected_configuration(area: Area, service: Service, port: Port) -> RouteConfiguration:
+    """Route what a redirecting proxy takes for a service's port, whatever host it names."""
+    host = outbound(area, service, port, short=False)
+    host.domains[:] = ["*"]
+    return RouteConfiguration(
+        name=names.outbound(service, port), virtual_hosts=[host], response_headers_to_remove=[retry.HEADER]
+    )
+
+
 def outbound_configuration(name: str, virtual_hosts: Iterable[bytes]) -> wire.Resource:
     """Put serialised virtual hosts together; a host that no service has is answered with 404."""
     unknown = VirtualHost(

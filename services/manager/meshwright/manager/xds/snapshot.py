@@ -24,6 +24,20 @@ class ClusterSet:
     body: bytes
 
 
+EVERYTHING: proxy.Hosts = ("*/*",)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Redirected:
+    """Listeners of all services, for redirecting proxies, and the names of the routes that those ask for."""
+
+    listeners: Mapping[str, wire.Resource]
+    route_names: frozenset[str]
+
+
+_NOTHING = Redirected({}, frozenset())
+
+
 class Snapshot:
     """One revision's resources."""
 
@@ -49,6 +63,7 @@ class Snapshot:
         self._proxies_checked: set[tuple[str, str]] = set()
         self._routes: dict[tuple[str, proxy.Hosts], wire.Resource] = {}
         self._clusters: dict[tuple[str, frozenset[proxy.Hosts]], ClusterSet] = {}
+        self._redirected: Redirected | None = None
         if previous:
             self._carry_over(previous)
 
@@ -61,6 +76,8 @@ class Snapshot:
             self._routes = previous._routes
         if self._unchanged(previous, lambda area: (area.clusters,)):
             self._clusters = previous._clusters
+        if self._unchanged(previous, lambda area: (area.redirected,)):
+            self._redirected = previous._redirected
 
     def _unchanged(self, previous: Snapshot, parts: Callable[[areas.AreaResources], tuple[object, ...]]) -> bool:
         return self._areas.keys() == previous._areas.keys() and all(
@@ -80,13 +97,32 @@ class Snapshot:
         own = self._own(namespace, workload)
         if own is None:
             return None
-        return View(self, own, self._cluster_set(namespace, frozenset(own.outbound.values())))
+        if own.redirecting:
+            return View(self, own, self._cluster_set(namespace, frozenset([EVERYTHING])), self._all_redirected())
+        return View(self, own, self._cluster_set(namespace, frozenset(own.outbound.values())), _NOTHING)
 
     def endpoint(self, cluster: str) -> wire.Resource | None:
         """Return the endpoints of a cluster."""
-        host = cluster.rpartition("|")[2].split(".")
-        area = self._areas.get(host[1]) if len(host) > 1 else None
+        area = self._area_of(cluster)
         return area.endpoints.get(cluster) if area else None
+
+    def redirected_routes(self, name: str) -> wire.Resource | None:
+        """Return the route configuration of a service's listener in redirecting proxies."""
+        area = self._area_of(name)
+        return area.redirected_routes.get(name) if area else None
+
+    def _area_of(self, name: str) -> areas.AreaResources | None:
+        host = name.rpartition("|")[2].split(".")
+        return self._areas.get(host[1]) if len(host) > 1 else None
+
+    def _all_redirected(self) -> Redirected:
+        if self._redirected is None:
+            listeners = {
+                name: made for _, area in sorted(self._areas.items()) for name, made in area.redirected.items()
+            }
+            routes = {name for area in self._areas.values() for name in area.redirected_routes}
+            self._redirected = Redirected(listeners, frozenset(routes))
+        return self._redirected
 
     def endpoints_changed_since(self, serial: int) -> frozenset[str] | None:
         """Return the clusters whose endpoints changed after snapshot `serial`; None when that is too long ago."""
@@ -150,29 +186,28 @@ class Snapshot:
 class View:
     """What one proxy is to have: its own resources and the shared ones that it sees."""
 
-    __slots__ = ("_snapshot", "own", "revision", "route_names", "serial", "shared")
+    __slots__ = ("_snapshot", "listeners", "own", "revision", "route_names", "serial", "shared")
 
-    def __init__(self, snapshot: Snapshot, own: proxy.ProxyResources, shared: ClusterSet) -> None:
+    def __init__(
+        self, snapshot: Snapshot, own: proxy.ProxyResources, shared: ClusterSet, redirected: Redirected
+    ) -> None:
         self._snapshot, self.own, self.shared = snapshot, own, shared
         self.revision = snapshot.revision  # the configuration's
         self.serial = snapshot.serial  # the snapshot's number in this process
-        self.route_names = own.route_names
+        self.route_names = own.route_names | redirected.route_names
+        self.listeners: Mapping[str, wire.Resource] = {**own.listeners, **redirected.listeners}
 
     @property
     def own_clusters(self) -> Mapping[str, wire.Resource]:
         """Clusters of the application behind the proxy."""
         return self.own.clusters
 
-    @property
-    def listeners(self) -> Mapping[str, wire.Resource]:
-        """The proxy's listeners."""
-        return self.own.listeners
-
     def route(self, name: str) -> wire.Resource | None:
         """Return a route configuration of this proxy."""
         hosts = self.own.outbound.get(name)
         if hosts is None:
-            return self.own.routes.get(name)
+            own = self.own.routes.get(name)
+            return own if own is not None or not self.own.redirecting else self._snapshot.redirected_routes(name)
         return self._snapshot.outbound_routes(name, self.own.source.workload.namespace, hosts)
 
     def endpoint(self, cluster: str) -> wire.Resource | None:

@@ -55,6 +55,11 @@ def pack(message: Message) -> Any:
     )
 
 
+def empty(full_name: str) -> Any:
+    """Name a message type without content, such as a filter's configuration that has nothing to set."""
+    return Any(type_url=f"type.googleapis.com/{full_name}")
+
+
 def response(type_url: str, version: str, nonce: str, bodies: Iterable[bytes]) -> bytes:
     """Encode envoy.service.discovery.v3.DiscoveryResponse (version_info=1, resources=2, type_url=4, nonce=5)."""
     return b"".join((field(1, version.encode()), *bodies, field(4, type_url.encode()), field(5, nonce.encode())))
