@@ -45,6 +45,7 @@ class Endpoint:
 
     `labels` are given by service. `manager` is the SPIFFE ID of the node's network service manager, the only one that
     may call; by default the platform's. `namespace` stays the caller's; by default it is the process's own.
+    `socket_mode` lets a manager connect that runs as another user; certificates decide who may call.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Endpoint:
         namespace: descriptors.Descriptor | None = None,
         lifetime: timedelta = timedelta(minutes=10),
         clock: Clock | None = None,
+        socket_mode: int = 0o600,
     ) -> None:
         self.name = name
         self.connections = Connections()
@@ -70,6 +72,7 @@ class Endpoint:
         self._manager, self._namespace, self._lifetime = manager, namespace, lifetime
         self._clock = clock or SystemClock()
         self._addresses = PointToPoint(prefix)
+        self._socket_mode = socket_mode
         self._cleanup = contextlib.AsyncExitStack()
 
     @property
@@ -103,7 +106,14 @@ class Endpoint:
         stack.callback(self._forget_all)
         manager = self._manager_id()
         authorize = Authorization([("/", [manager or ""])])
-        front = Server(self._listen, self._identity, part=self.name, authorize=authorize, requires=NEEDS)
+        front = Server(
+            self._listen,
+            self._identity,
+            part=self.name,
+            authorize=authorize,
+            requires=NEEDS,
+            socket_mode=self._socket_mode,
+        )
         wire.add_NetworkServiceServicer_to_server(NetworkServiceServicer(chain, self._clock), front)
         wire.add_MonitorConnectionServicer_to_server(
             MonitorConnectionServicer(monitor, [manager] if manager else []), front

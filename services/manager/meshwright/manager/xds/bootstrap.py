@@ -6,7 +6,8 @@ It accepts a part of the platform only by the part's SPIFFE ID.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ipaddress
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meshwright.core.identity import part_id
@@ -34,12 +35,18 @@ def bootstrap(
     trust_domain: str = "mesh.local",
     address: str = "127.0.0.1",
     max_connections: int = 20_000,
+    metadata: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    wait_for_configuration: bool = False,
 ) -> dict[str, Any]:
     """Return Envoy's bootstrap (config.bootstrap.v3.Bootstrap), to be written as YAML or JSON.
 
-    `managers`, `mixers` and `collector` are addresses HOST:PORT with IP addresses; `agent_socket` and `admin_socket`
-    paths of Unix sockets; `max_connections` bounds what clients may open to the proxy.
+    `managers`, `mixers` and `collector` are addresses HOST:PORT, by IP address or DNS name; `agent_socket` and
+    `admin_socket` paths of Unix sockets; `max_connections` bounds what clients may open to the proxy; `metadata` and
+    `labels` are shown with the node. `wait_for_configuration` keeps the proxy from being ready without any, which it
+    otherwise is after 15 seconds.
     """
+    waiting = {"initial_fetch_timeout": "0s"} if wait_for_configuration else {}
 
     def part(name: str, cluster: str, addresses: Sequence[str], **more: Any) -> dict[str, Any]:
         return _platform(cluster, addresses, part_id(trust_domain, name)) | more
@@ -48,7 +55,8 @@ def bootstrap(
         "node": {
             "id": node_id(namespace, workload, address),
             "cluster": f"{workload}.{namespace}",
-            "metadata": {"NAMESPACE": namespace, "WORKLOAD": workload},
+            "metadata": {"NAMESPACE": namespace, "WORKLOAD": workload, **(metadata or {})}
+            | ({"LABELS": dict(labels)} if labels else {}),
         },
         "admin": {"address": {"pipe": {"path": admin_socket, "mode": 0o600}}},
         "static_resources": {
@@ -82,8 +90,8 @@ def bootstrap(
                     }
                 ],
             },
-            "cds_config": {"ads": {}, "resource_api_version": "V3"},
-            "lds_config": {"ads": {}, "resource_api_version": "V3"},
+            "cds_config": {"ads": {}, "resource_api_version": "V3", **waiting},
+            "lds_config": {"ads": {}, "resource_api_version": "V3", **waiting},
         },
         "layered_runtime": {
             "layers": [{"name": "static", "static_layer": {"re2": {"max_program_size": {"error_level": 1000}}}}]
@@ -107,7 +115,7 @@ def bootstrap(
 def _platform(cluster: str, addresses: Sequence[str], spiffe_id: str) -> dict[str, Any]:
     return {
         "name": cluster,
-        "type": "STATIC",
+        **_found(addresses),
         "connect_timeout": "1s",
         "lb_policy": "ROUND_ROBIN",
         "load_assignment": {
@@ -137,6 +145,26 @@ def _platform(cluster: str, addresses: Sequence[str], spiffe_id: str) -> dict[st
             },
         },
     }
+
+
+def _found(addresses: Sequence[str]) -> dict[str, Any]:
+    """IP addresses are known; of names all addresses are used, and asked for again when they may have changed."""
+    if all(_is_ip(address) for address in addresses):
+        return {"type": "STATIC"}
+    return {
+        "type": "STRICT_DNS",
+        "respect_dns_ttl": True,
+        "dns_lookup_family": "ALL",
+        "ignore_health_on_host_removal": True,
+    }
+
+
+def _is_ip(address: str) -> bool:
+    try:
+        ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _agent(socket: str) -> dict[str, Any]:

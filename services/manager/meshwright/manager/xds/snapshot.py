@@ -195,7 +195,9 @@ class View:
         self.revision = snapshot.revision  # the configuration's
         self.serial = snapshot.serial  # the snapshot's number in this process
         self.route_names = own.route_names | redirected.route_names
-        self.listeners: Mapping[str, wire.Resource] = {**own.listeners, **redirected.listeners}
+        self.listeners: Mapping[str, wire.Resource] = (
+            {**own.listeners, **redirected.listeners} if redirected.listeners else own.listeners
+        )
 
     @property
     def own_clusters(self) -> Mapping[str, wire.Resource]:
