@@ -92,7 +92,9 @@ class Citadel:
 
 
 @contextlib.asynccontextmanager
-async def citadel(folder: Path, *, port: int | None = None, **options: Any) -> AsyncIterator[Citadel]:
+async def citadel(
+    folder: Path, *, port: int | None = None, log_level: str = "error", **options: Any
+) -> AsyncIterator[Citadel]:
     """Run a citadel until the context ends."""
     address = f"127.0.0.1:{port or free_port()}"
     settings = CitadelSettings(
@@ -100,7 +102,7 @@ async def citadel(folder: Path, *, port: int | None = None, **options: Any) -> A
         grpc_front=fronts.CURRENT,
         admin_socket=f"unix:{folder}/citadel.sock",
         admin=f"unix:{folder}/citadel-health.sock",
-        log_level="error",
+        log_level=log_level,
         **options,
     )
     async with running(app.run, settings), Channel(f"unix:{folder}/citadel.sock", None) as channel:

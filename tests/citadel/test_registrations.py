@@ -39,7 +39,7 @@ REFUSED = [
     ("spiffe_id", {"spiffe_id": "spiffe://mesh.local.evil/ns/a"}),
     ("selectors", {"selectors": ()}),
     ("selectors", {"selectors": WEB.selectors * 17}),
-    (r"selectors\[0\].type", {"selectors": (Selector("k8s:ns", "x"),)}),
+    (r"selectors\[0\].type", {"selectors": (Selector("k8s:node", "x"),)}),
     (r"selectors\[1\].value", {"selectors": (*WEB.selectors, Selector("unix:uid", "root"))}),
     (r"selectors\[0\].value", {"selectors": (Selector("unix:pid", "7"),)}),
     (r"selectors\[0\].value", {"selectors": (Selector("unix:path", "relative"),)}),

@@ -16,17 +16,21 @@ from meshwright.citadel import custody, expiry, sockets
 from meshwright.citadel.ca import seal
 from meshwright.citadel.identity import SelfIssuedIdentity
 from meshwright.citadel.issuer import Issuer
+from meshwright.citadel.kubernetes.accounts import Accounts
+from meshwright.citadel.kubernetes.pods import Pods
 from meshwright.citadel.registrations import configured
 from meshwright.citadel.registrations.registry import Registry
 from meshwright.citadel.rpc.administration import AdministrationServicer
 from meshwright.citadel.rpc.agents import AGENT, AgentsServicer
 from meshwright.citadel.rpc.certificates import CertificatesServicer
+from meshwright.citadel.rpc.login import LoginServicer
 from meshwright.citadel.settings import CitadelSettings
 from meshwright.citadel.tokens import Tokens
 from meshwright.core import clock as clocks
-from meshwright.core import config, identity, logs, store, telemetry
+from meshwright.core import config, identity, kubernetes, logs, store, telemetry
 from meshwright.core import health as healths
 from meshwright.core.admin import Admin
+from meshwright.core.grpc import Authorization, Server
 from meshwright.core.service import Service
 
 _log = structlog.get_logger(__name__)
@@ -36,12 +40,12 @@ async def run(settings: CitadelSettings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set."""
     logs.setup(settings.part, settings.log_level)
     clock = clocks.SystemClock()
-    health = healths.Health("authority", "registrations", "listener")
+    health = healths.Health("authority", "registrations", "listener", *(["pods"] if settings.kubernetes else []))
     async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
         facts = await stack.enter_async_context(store.connect(settings))
         seal_key = seal.read_key(settings.seal_key) if settings.seal_key else seal.random_key()
         authority = await custody.open_or_create(facts, seal_key, settings.trust_domain, clock)
-        issuer = Issuer(authority, settings.trust_domain, settings.lifetimes(), clock)
+        issuer = Issuer(authority, settings.trust_domain, settings.lifetimes(), clock, settings.service_names)
         own = identity.FileIdentity(settings.identity) if settings.identity else SelfIssuedIdentity(issuer, clock)
         await stack.enter_async_context(own)
         await stack.enter_async_context(telemetry.setup(settings.part, settings, own))
@@ -49,9 +53,19 @@ async def run(settings: CitadelSettings, stop: asyncio.Event) -> None:
         registry = Registry(facts)
         tokens = Tokens(facts, clock)
         serving = Service(settings, health, None if settings.insecure_loopback else own, stack, tasks)
-        serving.spawn(registry.run(health), "follow registrations")
         serving.spawn(expiry.watch_authority(authority, health, clock), "watch the CA's end")
 
+        if settings.kubernetes:
+            api = await stack.enter_async_context(kubernetes.Api(settings.cluster()))
+            pods = Pods(api, registry, settings.trust_domain, settings.pods_max_silence_seconds, clock)
+            serving.spawn(pods.run(health), "follow pods")
+            if settings.login_listen and settings.login_tls:
+                own_login = await stack.enter_async_context(identity.FileIdentity(settings.login_tls))
+                login = _login_server(settings, settings.login_listen, own_login)
+                accounts = LoginServicer(issuer, Accounts(api), settings.parts_table())
+                ca_pb2_grpc.add_IstioCertificateServiceServicer_to_server(accounts, login)
+                await serving.serve(login)
+        serving.spawn(registry.run(health), "follow registrations")
         if settings.config is not None:
             source = await stack.enter_async_context(config.FolderSource(settings.config, health=health))
             longest = settings.lifetimes().longest
@@ -74,11 +88,24 @@ async def run(settings: CitadelSettings, stop: asyncio.Event) -> None:
             "citadel_serving",
             address=address,
             admin_socket=settings.admin_socket,
+            login=settings.login_listen,
             trust_domain=settings.trust_domain,
             authority_ends=authority.not_after.isoformat(),
         )
         await stop.wait()
         serving.end()
+
+
+def _login_server(settings: CitadelSettings, listen: str, own: identity.IdentitySource) -> Server:
+    """Return the server of the login port: its certificate and its callers' are the infrastructure CA's."""
+    return Server(
+        listen,
+        own,
+        front=settings.grpc_front,
+        part=settings.part,
+        authorize=Authorization([("/istio.v1.auth.IstioCertificateService/", [identity.LOGIN_CLIENT])]),
+        access_log=settings.access_log,
+    )
 
 
 def _rules(trust_domain: str) -> list[tuple[str, list[str]]]:

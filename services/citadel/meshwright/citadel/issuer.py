@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -31,14 +32,27 @@ class Lifetimes:
 class Issuer:
     """One authority with its rules."""
 
-    def __init__(self, authority: Authority, trust_domain: str, lifetimes: Lifetimes, clock: clocks.Clock) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        trust_domain: str,
+        lifetimes: Lifetimes,
+        clock: clocks.Clock,
+        service_names: Callable[[str], tuple[str, ...]] = lambda part: (),
+    ) -> None:
         self.authority, self.trust_domain, self.lifetimes = authority, trust_domain, lifetimes
-        self._clock = clock
+        self._clock, self._service_names = clock, service_names
 
     def part(self, part: str, node: str = "") -> Profile:
         """Return the profile of a part of the platform."""
-        lifetimes = self.lifetimes
-        return part_profile(self.trust_domain, part, node=node, ttl=lifetimes.part, max_ttl=lifetimes.longest)
+        return part_profile(
+            self.trust_domain,
+            part,
+            node=node,
+            ttl=self.lifetimes.part,
+            max_ttl=self.lifetimes.longest,
+            service_names=self._service_names(part),
+        )
 
     def workload(self, registration: Registration) -> Profile:
         """Return the profile of a registered workload."""

@@ -10,7 +10,11 @@ import pydantic
 from pydantic import Field
 
 from meshwright.citadel.issuer import Lifetimes
-from meshwright.core.settings import ServiceSettings, is_local
+from meshwright.citadel.kubernetes.parts import PartsTable, service_names
+from meshwright.core import errors
+from meshwright.core.kubernetes import Cluster, in_cluster
+from meshwright.core.kubernetes.cluster import FOLDER
+from meshwright.core.settings import Addresses, ServiceSettings, is_local
 
 _DAY = 24 * 3600
 
@@ -38,6 +42,38 @@ class CitadelSettings(ServiceSettings):
         None,
         description="File with the 32 bytes that seal the CA's key in etcd; `bootstrap` makes one. Required with "
         "--etcd; without etcd a key of this process's own is used.",
+    )
+    kubernetes: bool = Field(
+        False,
+        description="Run in a pod: pods with the label meshwright.io/mesh=enabled get their identities, and parts log "
+        "in by their service accounts (--login-listen).",
+    )
+    kubernetes_api: str | None = Field(
+        None, description="URL of the API server. None: the one of the pod that this process runs in."
+    )
+    kubernetes_account: Path = Field(
+        FOLDER, description="Folder with the token and ca.crt with which the API server is asked."
+    )
+    namespace: str = Field("meshwright-system", description="Kubernetes namespace of the platform's own Services.")
+    login_listen: str | None = Field(
+        None,
+        description="Address of the login port (host:port), where parts show their service account's token and get "
+        "their first certificate. None: off.",
+    )
+    login_tls: Path | None = Field(
+        None, description="Folder with the login port's cert.pem, key.pem and ca.pem, of the infrastructure CA."
+    )
+    kubernetes_parts: Addresses = Field(
+        (),
+        description="Which part a service account is: namespace/account=part,…; several parts of one account as "
+        "part+part. Empty: those of the chart in --namespace. Every other account is refused.",
+        validate_default=True,
+    )
+    pods_max_silence_seconds: float = Field(
+        1800.0,
+        gt=0,
+        description="How long citadel signs for pods without hearing from the API server, in seconds: a pod that was "
+        "deleted meanwhile keeps its identity for so long, and a shorter outage is noticed by nobody.",
     )
     part_ttl_seconds: int = Field(
         _DAY, ge=10, description="Lifetime of certificates of the platform's own parts, in seconds."
@@ -67,10 +103,34 @@ class CitadelSettings(ServiceSettings):
             raise ValueError("seal_key: needed with --etcd: a key in this process only couldn't open the CA again")
         if self.nats and not self.nats_tls:
             raise ValueError("nats_tls: needed with --nats: NATS is only spoken to with mutual TLS")
+        if self.login_listen and not (self.kubernetes and self.login_tls):
+            raise ValueError("login_listen: needs --kubernetes and --login-tls")
+        if self.login_listen and self.login_listen.startswith("unix:"):
+            raise ValueError("login_listen: must be host:port")
+        try:
+            self.parts_table()
+        except errors.ConfigError as error:
+            raise ValueError(str(error)) from error
         for name in ("part_ttl_seconds", "workload_ttl_seconds"):
             if getattr(self, name) > self.max_ttl_seconds:
                 raise ValueError(f"{name}: above max_ttl_seconds ({self.max_ttl_seconds})")
         return self
+
+    def cluster(self) -> Cluster:
+        """Return the API server to ask."""
+        if self.kubernetes_api is None:
+            return in_cluster(self.kubernetes_account)
+        return Cluster(self.kubernetes_api, self.kubernetes_account / "token", self.kubernetes_account / "ca.crt")
+
+    def parts_table(self) -> PartsTable:
+        """Return which part a service account is."""
+        if not self.kubernetes_parts:
+            return PartsTable.of_release(self.namespace)
+        return PartsTable.parse(self.kubernetes_parts)
+
+    def service_names(self, part: str) -> tuple[str, ...]:
+        """Return the DNS names of a part's Service."""
+        return service_names(self.namespace, part) if self.kubernetes else ()
 
     def lifetimes(self) -> Lifetimes:
         """Return the lifetimes as the issuer takes them."""

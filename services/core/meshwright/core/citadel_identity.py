@@ -1,8 +1,7 @@
-"""An identity from citadel: the first for a one-time token, the next ones by mutual TLS with the last.
+"""An identity from citadel: the first by a token, the next ones by mutual TLS with the last.
 
 One decision to know: getting a new identity never needs a certificate that is still valid. When the last one has ended
-(a machine that was suspended for a week) the part begins again at citadel's Unix socket: with the token file when there
-is one, else with a token that it asks for itself, which the socket grants to citadel's own user and to root only.
+(a machine that was suspended for a week) the part begins again as it did at its start (`first_certificate`).
 Keys and tokens are never logged; each certificate has a new key.
 """
 
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,14 +20,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from meshwright.api.citadel.v1 import admin_pb2, admin_pb2_grpc
 from meshwright.api.istio.v1.auth import ca_pb2, ca_pb2_grpc
 from meshwright.core import clock as clocks
-from meshwright.core import errors, identity, renewal
+from meshwright.core import errors, first_certificate, identity, renewal
+from meshwright.core.first_certificate import Certified, FirstCertificate, KubernetesLogin, SocketLogin
 from meshwright.core.grpc import Channel
 from meshwright.core.settings import ServiceSettings
-
-_CALL_SECONDS = 5.0
 
 _log = structlog.get_logger(__name__)
 
@@ -38,38 +34,49 @@ def source(settings: ServiceSettings, *, part: str | None = None) -> identity.Id
     """Return the identity source that a service's settings name, or None for plain text on loopback."""
     if settings.identity is not None:
         return identity.FileIdentity(settings.identity)
+    spiffe_id = identity.part_id(settings.trust_domain, part or settings.part)
+    if settings.citadel_login and settings.citadel_login_tls and settings.kubernetes_token:
+        login = KubernetesLogin(settings.citadel_login, settings.citadel_login_tls, settings.kubernetes_token)
+        # Parts of one release start together: citadel waits for etcd, whose image may still be on its way.
+        return CitadelIdentity(spiffe_id, first=login, address=settings.citadel, patience=_TOGETHER_SECONDS)
     if settings.citadel_socket is not None:
         return CitadelIdentity(
-            identity.part_id(settings.trust_domain, part or settings.part),
-            socket=settings.citadel_socket,
-            address=settings.citadel,
-            token=settings.citadel_token,
+            spiffe_id, socket=settings.citadel_socket, address=settings.citadel, token=settings.citadel_token
         )
     return None
+
+
+_TOGETHER_SECONDS = 300.0
 
 
 class CitadelIdentity(identity.Rotating):
     """The identity `spiffe_id` of one part of the platform, renewed at half of each certificate's life.
 
-    `socket` is citadel's admin socket (``unix:/path``), `address` its TCP listener (host:port; None: every renewal goes
-    over the socket), `token` the file with the one-time token, removed once it is used. Entering waits up to `patience`
-    seconds for citadel, then raises Unavailable, or Unauthorized when citadel refuses.
+    `socket` is citadel's admin socket (``unix:/path``) and `token` the file with the one-time token, removed once it is
+    used; or `first` is another way to the first certificate. `address` is citadel's TCP listener (host:port; None:
+    every renewal begins again). Entering waits up to `patience` seconds for citadel, then raises Unavailable, or
+    Unauthorized when citadel refuses.
     """
 
     def __init__(
         self,
         spiffe_id: str,
         *,
-        socket: str,
+        socket: str | None = None,
         address: str | None = None,
         token: Path | None = None,
+        first: FirstCertificate | None = None,
         validity_seconds: int = 0,
         patience: float = 30.0,
         clock: clocks.Clock | None = None,
     ) -> None:
         super().__init__()
-        self._spiffe_id, self._socket, self._address = spiffe_id, socket, address
-        self._token, self._validity, self._patience = token, validity_seconds, patience
+        if first is None:
+            if socket is None:
+                raise errors.ConfigError("no way to a first certificate", field="citadel_socket", remedy="give one")
+            first = SocketLogin(socket, token)
+        self._spiffe_id, self._first, self._address = spiffe_id, first, address
+        self._validity, self._patience = validity_seconds, patience
         self._clock = clock or clocks.SystemClock()
         self._task: asyncio.Task[None] | None = None
         self.fault: str | None = None  # why the last renewal failed, for health; None when it succeeded
@@ -126,10 +133,10 @@ class CitadelIdentity(identity.Rotating):
             try:
                 return await self._bootstrap()
             except errors.MeshwrightError as second:
-                raise errors.Unavailable(f"{error}; over {self._socket}: {second}") from error
+                raise errors.Unavailable(f"{error}; at {self._first.where}: {second}") from error
 
     async def _exchange(self, address: str) -> identity.X509Identity:
-        key, request = _request()
+        key, request = self._request()
         citadel = identity.part_id(self.current().trust_domain, "citadel")
         async with Channel(address, self, peer=citadel) as channel:
             stub = ca_pb2_grpc.IstioCertificateServiceStub(channel)
@@ -137,63 +144,25 @@ class CitadelIdentity(identity.Rotating):
                 csr=request.public_bytes(serialization.Encoding.PEM).decode(), validity_duration=self._validity
             )
             try:
-                answer = await stub.CreateCertificate(message, timeout=_CALL_SECONDS)
+                answer = await stub.CreateCertificate(message, timeout=first_certificate.CALL_SECONDS)
             except grpc.RpcError as error:
-                raise _translated(error, address) from error
-        certificates = [element.encode() for element in answer.cert_chain]
-        return self._accept(key, certificates[:-1], certificates[-1:])
+                raise first_certificate.refusal(error, address) from error
+        return self._accept(key, first_certificate.of_answer(answer))
 
     async def _bootstrap(self) -> identity.X509Identity:
-        key, request = _request()
-        async with Channel(self._socket, None) as channel:
-            stub = admin_pb2_grpc.AdminStub(channel)
-            try:
-                token = self._read_token() or await self._own_token(stub)
-                message = admin_pb2.BootstrapRequest(
-                    token=token,
-                    csr=request.public_bytes(serialization.Encoding.DER),
-                    validity_seconds=self._validity,
-                )
-                answer = await stub.Bootstrap(message, timeout=_CALL_SECONDS)
-            except grpc.RpcError as error:
-                translated = _translated(error, self._socket)
-                if isinstance(translated, errors.Unauthorized):
-                    self._remove_token()  # used or expired: the next attempt asks for one, or finds a fresh file
-                    raise errors.Unavailable(str(translated)) from error
-                raise translated from error
-        self._remove_token()
-        return self._accept(key, _pem(answer.chain), _pem(answer.bundle))
+        key, request = self._request()
+        return self._accept(key, await self._first.obtain(self._spiffe_id, request, self._validity))
 
-    async def _own_token(self, stub: admin_pb2_grpc.AdminStub) -> str:
-        part, _, node = self._spiffe_id.partition(f"/ns/{identity.SYSTEM_NAMESPACE}/sa/")[2].partition("/node/")
-        try:
-            answer = await stub.MintToken(admin_pb2.MintTokenRequest(part=part, node=node), timeout=_CALL_SECONDS)
-        except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.PERMISSION_DENIED and self._token is not None:
-                raise errors.Unavailable(
-                    f"no token in {self._token}, and {self._socket} gives none to this user (write a fresh token there)"
-                ) from error
-            raise
-        return str(answer.token)
+    def _request(self) -> tuple[ec.EllipticCurvePrivateKey, x509.CertificateSigningRequest]:
+        """Make a key and a request that names who we are, as one service account may be several parts."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(self._spiffe_id)])
+        builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+        return key, builder.add_extension(names, critical=True).sign(key, hashes.SHA256())
 
-    def _read_token(self) -> str | None:
-        if self._token is None:
-            return None
-        try:
-            return self._token.read_text().strip() or None
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise errors.ConfigError(f"can't read {self._token}: {error.strerror}", field="citadel_token") from error
-
-    def _remove_token(self) -> None:
-        if self._token is not None:
-            self._token.unlink(missing_ok=True)
-
-    def _accept(
-        self, key: ec.EllipticCurvePrivateKey, chain: Sequence[bytes], bundle: Sequence[bytes]
-    ) -> identity.X509Identity:
+    def _accept(self, key: ec.EllipticCurvePrivateKey, certified: Certified) -> identity.X509Identity:
         """Check that what citadel sent is for our key and our ID, and verifies with the bundle beside it."""
+        chain, bundle = certified.chain, certified.bundle
         if not chain or not bundle:
             raise errors.Unavailable("citadel sent no certificate or no trust bundle")
         key_pem = key.private_bytes(
@@ -208,35 +177,9 @@ class CitadelIdentity(identity.Rotating):
         return fresh
 
 
-def _request() -> tuple[ec.EllipticCurvePrivateKey, x509.CertificateSigningRequest]:
-    """Make a key and a request without names: citadel knows who is asking."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    return key, builder.sign(key, hashes.SHA256())
-
-
-def _pem(certificates: Sequence[bytes]) -> list[bytes]:
-    try:
-        return [x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM) for der in certificates]
-    except ValueError as error:
-        raise errors.Unavailable(f"citadel sent a certificate that can't be read: {error}") from error
-
-
 def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
-
-
-def _translated(error: grpc.RpcError, where: str) -> errors.MeshwrightError:
-    message = f"citadel at {where}: {error.details()}"
-    match error.code():
-        case grpc.StatusCode.UNAUTHENTICATED:
-            return errors.Unauthorized(message)
-        case grpc.StatusCode.PERMISSION_DENIED:
-            return errors.Forbidden(message)
-        case grpc.StatusCode.INVALID_ARGUMENT:
-            return errors.ConfigError(message)
-    return errors.Unavailable(message)

@@ -22,6 +22,9 @@ from meshwright.core import clock as clocks
 from meshwright.core import errors
 
 SYSTEM_NAMESPACE = "meshwright-system"
+# The two sides of citadel's login port, certified by the infrastructure CA, a trust domain of its own (ADR 29).
+LOGIN_SERVER = "spiffe://infrastructure.meshwright/citadel"
+LOGIN_CLIENT = "spiffe://infrastructure.meshwright/part"
 
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")

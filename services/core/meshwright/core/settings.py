@@ -93,6 +93,19 @@ class ServiceSettings(BaseSettings):
     citadel_token: Path | None = Field(
         None, description="File with the one-time token for the first identity; removed once it is used."
     )
+    citadel_login: str | None = Field(
+        None,
+        description="citadel's login port (host:port) in Kubernetes: gives an identity for the token of this pod's "
+        "service account.",
+    )
+    citadel_login_tls: Path | None = Field(
+        None, description="Folder with cert.pem, key.pem and ca.pem for the login port. Required with --citadel-login."
+    )
+    kubernetes_token: Path | None = Field(
+        None,
+        description="File with the service account's token for audience meshwright-citadel (a projected volume). "
+        "Required with --citadel-login.",
+    )
     insecure_loopback: bool = Field(
         False, description="Serve plain text; accepted only for a loopback address or a Unix socket."
     )
@@ -108,7 +121,7 @@ class ServiceSettings(BaseSettings):
 
     @pydantic.model_validator(mode="after")
     def _security(self) -> ServiceSettings:
-        sources = [self.identity, self.citadel_token]
+        sources = [self.identity, self.citadel_token, self.citadel_login]
         if self.insecure_loopback:
             if not is_local(self.listen):
                 raise ValueError(
@@ -118,10 +131,17 @@ class ServiceSettings(BaseSettings):
         elif not any(sources):
             raise ValueError(
                 "identity: no certificate to serve with (give --identity FOLDER, or --citadel-socket and "
-                "--citadel-token, or --insecure-loopback for plain text on loopback)"
+                "--citadel-token, or in Kubernetes --citadel-login, --citadel-login-tls and --kubernetes-token, or "
+                "--insecure-loopback for plain text on loopback)"
             )
         if self.citadel_token and not self.citadel_socket:
             raise ValueError("citadel_socket: needed to use --citadel-token")
+        if self.citadel_login and self.citadel_socket:
+            raise ValueError("citadel_login: not together with --citadel-socket (a pod logs in, a machine's part asks)")
+        login = {"citadel_login_tls": self.citadel_login_tls, "kubernetes_token": self.kubernetes_token}
+        for name, value in login.items():
+            if (value is None) != (self.citadel_login is None):
+                raise ValueError(f"{name}: goes together with --citadel-login")
         if self.etcd and not self.etcd_tls:
             raise ValueError("etcd_tls: needed with --etcd: etcd is only spoken to with mutual TLS")
         if self.nats and not self.nats_tls:

@@ -62,4 +62,8 @@ def selectors(facts: Facts) -> frozenset[Selector]:
     }
     if facts.executable is not None:
         found.add(Selector("unix:path", facts.executable))
+    if facts.container is not None:
+        # Which pod that is, citadel knows: it sends what is registered for pods under their uid.
+        found.add(Selector("k8s:pod-uid", facts.container.pod_uid))
+        found.add(Selector("k8s:container-id", facts.container.container_id))
     return frozenset(found)

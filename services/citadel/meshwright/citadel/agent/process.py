@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from meshwright.citadel.agent import cgroups
 from meshwright.core.errors import Forbidden, Unavailable
 
 _PROC = Path("/proc")
@@ -31,6 +32,7 @@ class Facts:
     gid: int
     started: int  # clock ticks since boot
     executable: str | None
+    container: cgroups.Container | None = None  # of a pod
 
 
 class Process:
@@ -78,12 +80,13 @@ class Process:
         """
         started = start_time(self.pid)
         executable = _executable(self.pid)
+        container = _container(self.pid)
         # Asked last: all that was read before belongs to the held process only if it hasn't ended meanwhile.
         if started is None or not self.alive():
             raise Forbidden(f"process {self.pid} has ended")
         if started > connected:
             raise Forbidden(f"process {self.pid} started after the connection was made: the number was reused")
-        return Facts(self.pid, uid, gid, started, executable)
+        return Facts(self.pid, uid, gid, started, executable, container)
 
 
 def start_time(pid: int) -> int | None:
@@ -106,6 +109,15 @@ def ticks_ago(seconds: float) -> int:
         uptime = float((_PROC / "uptime").read_text().split()[0])
         return int((uptime - seconds) * os.sysconf("SC_CLK_TCK")) + 2  # both times were rounded down
     raise Unavailable("/proc/uptime can't be read (mount /proc)")
+
+
+def _container(pid: int) -> cgroups.Container | None:
+    try:
+        with (_PROC / str(pid) / "cgroup").open("rb") as file:
+            text = file.read(cgroups.MAX_BYTES)
+    except OSError:
+        return None
+    return cgroups.container(text.decode("utf-8", "replace"))
 
 
 def _executable(pid: int) -> str | None:

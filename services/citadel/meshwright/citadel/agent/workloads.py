@@ -45,6 +45,10 @@ class Svid:
         )
 
 
+def _rank(known: Registration) -> tuple[bool, int, str, str]:
+    return known.is_automatic, -len(known.selectors), known.spiffe_id, known.id
+
+
 class Workloads:
     """What the node's agent knows. Belongs to one event loop."""
 
@@ -62,9 +66,11 @@ class Workloads:
         return lambda: self._watchers.remove(callback)
 
     def matching(self, selectors: frozenset[Selector]) -> list[Registration]:
-        """Return the registrations that fit a process, the most specific first: the first is its default identity."""
+        """Return the registrations that fit a process: what was registered before what every pod has, and the most
+        specific first; the first is its default identity.
+        """
         fitting = [known for known in self.registrations.values() if selectors.issuperset(known.selectors)]
-        return sorted(fitting, key=lambda known: (-len(known.selectors), known.spiffe_id, known.id))
+        return sorted(fitting, key=_rank)
 
     def svids(self, selectors: frozenset[Selector]) -> list[Svid]:
         """Return the certificates of a process that are ready and haven't ended, in the order of `matching`."""

@@ -58,13 +58,23 @@ class Profile:
         return timedelta(seconds=asked_seconds)
 
 
-def part_profile(trust_domain: str, part: str, *, node: str = "", ttl: timedelta, max_ttl: timedelta) -> Profile:
-    """Return the profile of one of the platform's own parts: its ID and, as no workload may have, its DNS name.
+def part_profile(
+    trust_domain: str,
+    part: str,
+    *,
+    node: str = "",
+    ttl: timedelta,
+    max_ttl: timedelta,
+    service_names: tuple[str, ...] = (),
+) -> Profile:
+    """Return the profile of one of the platform's own parts: its ID and, as no workload may have, its DNS names.
 
-    With `node` the identity is that of the part on one node (an agent may sign only for its own node's workloads).
+    `service_names` are those of its Service in Kubernetes. With `node` the identity is that of the part on one node (an
+    agent may sign only for its own node's workloads).
     """
     spiffe_id = identity.part_id(trust_domain, part) + (f"/node/{node}" if node else "")
-    return Profile(identity.check_spiffe_id(spiffe_id), (identity.part_dns(part),), ttl, max_ttl)
+    dns_names = tuple(dict.fromkeys((identity.part_dns(part), *service_names)))
+    return Profile(identity.check_spiffe_id(spiffe_id), dns_names, ttl, max_ttl)
 
 
 def split_part_id(spiffe_id: str, trust_domain: str) -> tuple[str, str] | None:

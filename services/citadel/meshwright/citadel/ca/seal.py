@@ -73,13 +73,15 @@ def read_key(path: Path) -> SealKey:
     """Read a seal key file; raise ConfigError when it is missing, has another length, or others may read it."""
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            about = os.fstat(file.fileno())
             key = file.read(KEY_BYTES + 1)
     except OSError as error:
         raise ConfigError(
             f"can't read {path}: {error.strerror}", field="seal_key", remedy="meshwright-citadel bootstrap makes one"
         ) from error
-    if mode & 0o077:
+    # root's file for a group of ours is how Kubernetes gives a Secret to a process that isn't root (fsGroup).
+    is_ours_by_group = about.st_uid == 0 and os.geteuid() != 0 and about.st_gid in (os.getegid(), *os.getgroups())
+    if about.st_mode & (0o037 if is_ours_by_group else 0o077):
         raise ConfigError(f"{path} can be read by others", field="seal_key", remedy=f"chmod 600 {path}")
     return SealKey(key)
 

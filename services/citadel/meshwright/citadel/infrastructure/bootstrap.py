@@ -16,7 +16,7 @@ import contextlib
 import ipaddress
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -53,7 +53,7 @@ class Plan:
 
 def run(plan: Plan, now: datetime) -> list[str]:
     """Bring the folder to what the plan says; return one line for each thing that was made or renewed."""
-    _check_names(plan)
+    check_names(plan.etcd_names, plan.nats_names)
     files.directory(plan.folder)
     with files.locked(plan.folder):
         done = list(_seal_key(plan.seal_key))
@@ -64,8 +64,9 @@ def run(plan: Plan, now: datetime) -> list[str]:
     return done
 
 
-def _check_names(plan: Plan) -> None:
-    for option, names in (("etcd-name", plan.etcd_names), ("nats-name", plan.nats_names)):
+def check_names(etcd: Iterable[str], nats: Iterable[str]) -> None:
+    """Raise ConfigError for a further name of a server that is none."""
+    for option, names in (("etcd-name", etcd), ("nats-name", nats)):
         for name in names:
             if not is_dns_name(name) and not _is_address(name):
                 raise errors.ConfigError(f"{name!r}", field=f"--{option}", remedy="give a DNS name or an IP address")
@@ -90,23 +91,37 @@ def _seal_key(path: Path) -> Iterator[str]:
 def _authority(folder: Path, now: datetime) -> tuple[Pair, list[str]]:
     certificate, key = folder / "ca.pem", folder / "ca-key.pem"
     pair = _load(certificate, key)
-    if pair and now < pair.certificate.not_valid_before_utc:
-        # Replacing it would cut off the servers that run with it, only because a clock is wrong.
-        raise errors.ConfigError(f"{certificate} isn't valid yet", field="DIR", remedy="set this machine's clock")
-    if pair and pair.left(now) > RENEW_CA_BELOW:
+    if pair and is_good_authority(pair, now, str(certificate)):
         return pair, []
-    what = "infrastructure CA made" if pair is None else "infrastructure CA replaced, as it was near its end"
+    what = made_or_replaced(pair)
     pair = certificates.new_ca(now)
     files.write(key, pair.key_pem)
     files.write(certificate, pair.certificate_pem, 0o644)
     return pair, [f"{what}: {certificate}"]
 
 
+def is_good_authority(pair: Pair, now: datetime, place: str) -> bool:
+    """Return whether an infrastructure CA has enough of its life left; ConfigError when it isn't valid yet."""
+    if now < pair.certificate.not_valid_before_utc:
+        # Replacing it would cut off the servers that run with it, only because a clock is wrong.
+        raise errors.ConfigError(f"{place} isn't valid yet", field="DIR", remedy="set this machine's clock")
+    return pair.left(now) > RENEW_CA_BELOW
+
+
+def is_good_leaf(pair: Pair | None, ca: Pair, wanted: Wanted, now: datetime) -> bool:
+    """Return whether a certificate is what is wanted and has enough of its life left."""
+    return pair is not None and certificates.fits(pair, ca, wanted) and pair.left(now) > RENEW_LEAF_BELOW
+
+
+def made_or_replaced(before: Pair | None) -> str:
+    """Say what became of the CA."""
+    return "infrastructure CA made" if before is None else "infrastructure CA replaced, as it was near its end"
+
+
 def _leaf(folder: Path, wanted: Wanted, ca: Pair, now: datetime, *, force: bool) -> Iterator[str]:
     paths = {name: folder / f"{name}.pem" for name in ("cert", "key", "ca")}
     pair = _load(paths["cert"], paths["key"])
-    fresh = pair is not None and certificates.fits(pair, ca, wanted) and pair.left(now) > RENEW_LEAF_BELOW
-    if force or not fresh:
+    if force or not is_good_leaf(pair, ca, wanted, now):
         what = "made" if pair is None else "renewed"
         pair = certificates.issue(ca, wanted, now)
         # The key first: a crash between the two leaves a pair that doesn't fit, which the next run replaces.

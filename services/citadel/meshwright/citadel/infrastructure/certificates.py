@@ -1,8 +1,9 @@
 """Certificates of the infrastructure CA: DNS and IP names for servers, a common name for clients. Pure.
 
-One decision to know: these aren't SPIFFE identities. etcd maps a client by its common name and NATS by its subject, and
-neither reloads its trusted CA without a restart, so this CA lives ten years and its leaves one, renewed by each run of
-`bootstrap` that finds less than a third of a life left.
+One decision to know: these aren't the mesh's identities (the two of citadel's login port have URI names, in a trust
+domain of their own, because our servers and channels know peers by those). etcd maps a client by its common name and
+NATS by its subject, and neither reloads its trusted CA without a restart, so this CA lives ten years and its leaves
+one, renewed by each run of `bootstrap` that finds less than a third of a life left.
 """
 
 from __future__ import annotations
@@ -40,10 +41,12 @@ class Wanted:
     common_name: str
     names: tuple[str, ...] = ()
     also_client: bool = False
+    uri: str = ""
 
     def alternative_names(self) -> list[x509.GeneralName]:
-        """Return DNS and IP names, each once, in the order given."""
-        return [_general_name(name) for name in dict.fromkeys(self.names)]
+        """Return URI, DNS and IP names, each once, in the order given."""
+        uris: list[x509.GeneralName] = [x509.UniformResourceIdentifier(self.uri)] if self.uri else []
+        return uris + [_general_name(name) for name in dict.fromkeys(self.names)]
 
     def usages(self) -> list[x509.ObjectIdentifier]:
         """Return the extended key usages: etcd's peers are clients of one another."""
@@ -117,8 +120,8 @@ def issue(ca: Pair, wanted: Wanted, now: datetime) -> Pair:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
     )
-    if wanted.names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(wanted.alternative_names()), critical=False)
+    if names := wanted.alternative_names():
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return Pair(builder.sign(ca.key, hashes.SHA256()), key)
 
 

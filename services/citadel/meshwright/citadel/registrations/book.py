@@ -31,6 +31,8 @@ class Book:
         self._by_node: defaultdict[str, dict[str, Registration]] = defaultdict(dict)
         self._by_identity: defaultdict[str, set[str]] = defaultdict(set)
         self._feeds: defaultdict[str, set[_Feed]] = defaultdict(set)
+        self.for_pods: dict[str, Registration] = {}  # these are of no node: what is made of them is
+        self.on_for_pods: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._all)
@@ -74,11 +76,18 @@ class Book:
         known = self._all.get(registration.id)
         if known and (known[0].node, known[0].spiffe_id) != (registration.node, registration.spiffe_id):
             self.remove(registration.id)
+        was_for_pods = self.for_pods.pop(registration.id, None)
         self._all[registration.id] = (registration, revision)
-        self._by_node[registration.node][registration.id] = registration
         self._by_identity[registration.spiffe_id].add(registration.id)
+        if registration.is_for_pods:
+            self._forget_node(registration.node, registration.id)
+            self.for_pods[registration.id] = registration
+        else:
+            self._by_node[registration.node][registration.id] = registration
         if known is None or known[0] != registration:
             self._tell(registration.node, registration.id)
+            if registration.is_for_pods or was_for_pods:
+                self.on_for_pods()
 
     def remove(self, registration_id: str) -> None:
         """Forget one registration."""
@@ -86,13 +95,18 @@ class Book:
         if known is None:
             return
         node, spiffe_id = known[0].node, known[0].spiffe_id
-        self._by_node[node].pop(registration_id, None)
-        if not self._by_node[node]:
-            del self._by_node[node]
+        self._forget_node(node, registration_id)
         self._by_identity[spiffe_id].discard(registration_id)
         if not self._by_identity[spiffe_id]:
             del self._by_identity[spiffe_id]
         self._tell(node, registration_id)
+        if self.for_pods.pop(registration_id, None) is not None:
+            self.on_for_pods()
+
+    def _forget_node(self, node: str, registration_id: str) -> None:
+        known = self._by_node.get(node, {})
+        if known.pop(registration_id, None) is not None and not known:
+            del self._by_node[node]
 
     async def follow(self, node: str) -> AsyncGenerator[Update, None]:
         """Yield everything of a node, then each change, merged while the reader is busy. Ends with the reader."""

@@ -1,5 +1,8 @@
 """A registration as a value, and what is refused in one.
 
+A registration with a `k8s:` selector is for pods: citadel itself compares it with the pods that the API server knows
+and makes a registration of each that fits (`pods`); agents never see it.
+
 One decision to know: the platform's own namespace can't be registered, so that nobody who may register workloads can
 make one that the platform's parts take for one of themselves.
 """
@@ -27,7 +30,13 @@ _SELECTOR_VALUES = {
     "unix:gid": re.compile(r"0|[1-9][0-9]{0,9}"),
     "unix:path": re.compile(r"/[^\x00\n]{0,4095}"),
     "unix:pid": re.compile(r"[1-9][0-9]{0,9}@[1-9][0-9]{0,19}"),
+    "k8s:ns": re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"),
+    "k8s:sa": re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"),
+    "k8s:pod-name": re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"),
+    "k8s:pod-uid": re.compile(r"[0-9a-f-]{36}"),
+    "k8s:pod-label": re.compile(r"[A-Za-z0-9./_-]{1,317}:[A-Za-z0-9._-]{0,63}"),
 }
+POD = "pod."  # begins the ids of registrations that citadel makes of pods: pod.<uid>, pod.<uid>.<registration>
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,6 +61,21 @@ class Registration:
     dns_names: tuple[str, ...] = ()
     node: str = ""
 
+    @property
+    def is_of_pod(self) -> bool:
+        """Whether citadel made it of a pod."""
+        return self.id.startswith(POD)
+
+    @property
+    def is_for_pods(self) -> bool:
+        """Whether it says which pods it is for, and is none of a process."""
+        return not self.is_of_pod and any(selector.type.startswith("k8s:") for selector in self.selectors)
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether it is what every pod of the mesh has: it gives way to what somebody has registered."""
+        return self.is_of_pod and "." not in self.id.removeprefix(POD)
+
     def profile(self, default_ttl: timedelta, max_ttl: timedelta) -> Profile:
         """Return what the CA may certify for this registration."""
         return Profile(self.spiffe_id, self.dns_names, min(self.ttl or default_ttl, max_ttl), max_ttl)
@@ -62,7 +86,7 @@ def check(registration: Registration, trust_domain: str, max_ttl: timedelta) -> 
     if not _ID.fullmatch(registration.id):
         raise _refused("id", registration.id, "1 to 128 of a-z 0-9 . _ -, beginning and ending with a letter or digit")
     check_node(registration.node)
-    _check_spiffe_id(registration.spiffe_id, trust_domain)
+    check_spiffe_id(registration.spiffe_id, trust_domain)
     if not 1 <= len(registration.selectors) <= MAX_SELECTORS:
         raise _refused("selectors", len(registration.selectors), f"give 1 to {MAX_SELECTORS}: none would fit everyone")
     for index, selector in enumerate(registration.selectors):
@@ -89,7 +113,8 @@ def check_node(node: str) -> None:
         raise _refused("node", node, "a lower-case DNS name, or empty")
 
 
-def _check_spiffe_id(spiffe_id: str, trust_domain: str) -> None:
+def check_spiffe_id(spiffe_id: str, trust_domain: str) -> None:
+    """Raise RegistrationRefused unless a workload of this trust domain may have the ID."""
     try:
         identity.check_spiffe_id(spiffe_id)
     except errors.ConfigError as error:

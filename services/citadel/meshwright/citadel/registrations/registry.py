@@ -6,7 +6,8 @@ are signed; only making and removing registrations fails, with UNAVAILABLE.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 import structlog
 
@@ -33,13 +34,18 @@ class Registry:
     def __init__(self, facts: Store) -> None:
         self._store = facts
         self._book = Book()
+        self._missing = {PART}  # sources that haven't said yet what they have
+        self._whole = asyncio.Event()
+        self._counted = 0
+        self.check_fresh: Callable[[Registration], None] = lambda registration: None
 
     async def register(self, registration: Registration) -> None:
         """Make or replace a registration, checked before. Raises Exhausted at the limits."""
-        if registration.id.startswith(CONFIGURED):
-            raise RegistrationRefused(
-                f"{registration.id!r}", field="id", remedy=f"ids that begin with {CONFIGURED} are those of the folder"
-            )
+        for begin, whose in ((CONFIGURED, "the folder"), (model.POD, "pods")):
+            if registration.id.startswith(begin):
+                raise RegistrationRefused(
+                    f"{registration.id!r}", field="id", remedy=f"ids that begin with {begin} are those of {whose}"
+                )
         if self._book.get(registration.id) is None:
             if len(self._book) >= MAX_REGISTRATIONS:
                 raise errors.Exhausted(f"{MAX_REGISTRATIONS} registrations exist (remove some)")
@@ -68,6 +74,38 @@ class Registry:
         """Yield everything of a node, then each change."""
         return self._book.follow(node)
 
+    def expect(self, source: str) -> None:
+        """Let agents wait until this source too has said what it has: a set with a gap would cost them their keys."""
+        self._missing.add(source)
+        self._whole.clear()
+
+    def arrived(self, source: str) -> None:
+        """Take note that a source has said what it has."""
+        self._missing.discard(source)
+        if not self._missing:
+            self._whole.set()
+
+    async def whole(self) -> None:
+        """Return when all sources have said what they have."""
+        await self._whole.wait()
+
+    def for_pods(self) -> list[Registration]:
+        """Return the registrations that say which pods they are for."""
+        return list(self._book.for_pods.values())
+
+    def follow_for_pods(self, on_change: Callable[[], None], check_fresh: Callable[[Registration], None]) -> None:
+        """Call `on_change` after each change of those, and `check_fresh` before what is made of a pod is signed for."""
+        self._book.on_for_pods, self.check_fresh = on_change, check_fresh
+
+    def put_of_pod(self, registration: Registration) -> None:
+        """Take what was made of a pod."""
+        self._counted += 1
+        self._book.put(registration, self._counted)
+
+    def remove_of_pod(self, registration_id: str) -> None:
+        """Forget what was made of a pod."""
+        self._book.remove(registration_id)
+
     def configure(self, registrations: Iterable[Registration]) -> None:
         """Take the folder's registrations: all of them, in place of those before."""
         self._book.replace(((known, 0) for known in registrations), lambda key: key.startswith(CONFIGURED))
@@ -79,7 +117,8 @@ class Registry:
     def _take_snapshot(self, entries: Iterable[Entry], _revision: int) -> None:
         decoded = ((self._decode(entry.key, entry.value), entry.revision) for entry in entries)
         stored = ((known, revision) for known, revision in decoded if known is not None)
-        self._book.replace(stored, lambda key: not key.startswith(CONFIGURED))
+        self._book.replace(stored, lambda key: not key.startswith((CONFIGURED, model.POD)))
+        self.arrived(PART)
 
     def _take_change(self, change: Change) -> None:
         registration = self._decode(change.key, change.value) if change.value is not None else None

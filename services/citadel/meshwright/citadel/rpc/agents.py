@@ -32,6 +32,7 @@ class AgentsServicer(agents_pb2_grpc.AgentsServicer):
     async def WatchRegistrations(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """Stream the registrations of the caller's node."""
         _, node = self._agent(context)
+        await self._registry.whole()
         bundle: list[bytes] = [self._issuer.authority.certificate_der]
         async with contextlib.aclosing(self._registry.follow(node)) as updates:
             async for update in updates:
@@ -50,8 +51,10 @@ class AgentsServicer(agents_pb2_grpc.AgentsServicer):
         """Certify a key for one registration of the caller's node."""
         agent, node = self._agent(context)
         registration = self._registry.get(request.registration_id)
-        if registration is None or registration.node != node:  # one answer: another node's ids aren't to be probed
+        # One answer: another node's ids aren't to be probed. What is for pods is nobody's before a pod fits it.
+        if registration is None or registration.node != node or registration.is_for_pods:
             raise errors.NotFound(f"no registration {request.registration_id[:128]!r} on this agent's node")
+        self._registry.check_fresh(registration)
         issued = self._issuer.issue(
             request.csr, self._issuer.workload(registration), caller=agent, via="agent", registration=registration.id
         )

@@ -40,4 +40,5 @@ class CertificatesServicer(ca_pb2_grpc.IstioCertificateServiceServicer):
         registration = self._registry.of_identity(caller)
         if registration is None:
             raise errors.Forbidden(f"{caller} isn't registered (register the workload, or ask the node's agent)")
+        self._registry.check_fresh(registration)
         return self._issuer.workload(registration)

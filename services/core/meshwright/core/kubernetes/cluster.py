@@ -12,7 +12,8 @@ from pathlib import Path
 
 from meshwright.core import errors
 
-_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where the kubelet puts a pod's `token` and `ca.crt`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Cluster:
             ) from error
 
 
-def in_cluster() -> Cluster:
+def in_cluster(folder: Path = FOLDER) -> Cluster:
     """Return the API server of the pod that this process runs in; ConfigError outside of one."""
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
     if not host or not port:
@@ -56,4 +57,4 @@ def in_cluster() -> Cluster:
             remedy="run it in a pod, or leave --kubernetes off",
         )
     host = f"[{host}]" if ":" in host else host
-    return Cluster(f"https://{host}:{port}", _FOLDER / "token", _FOLDER / "ca.crt")
+    return Cluster(f"https://{host}:{port}", folder / "token", folder / "ca.crt")
