@@ -42,6 +42,24 @@ def test_what_a_kubelet_writes_is_understood(path: str) -> None:
     assert cgroups.container(f"0::{path}\n") == HERE
 
 
+def test_the_kubelets_root_is_where_the_agents_own_pod_is() -> None:
+    """A kubelet with --cgroup-root; what begins elsewhere is another kubelet's, or nobody's."""
+    root = cgroups.root(f"9:cpu:/\n8:pids:/nodes/one/kubepods/burstable/pod{OTHER}/{ID}\n")
+    assert root == ("nodes", "one")
+    assert cgroups.container(f"8:pids:/nodes/one/kubepods/besteffort/pod{UID}/{ID}", root) == HERE
+    for path in (
+        f"/nodes/two/kubepods/besteffort/pod{UID}/{ID}",
+        f"/kubepods/besteffort/pod{UID}/{ID}",
+        f"/kubelet/kubepods/besteffort/pod{UID}/{ID}",
+        f"/nodes/one/pod{UID}/{ID}",
+    ):
+        assert cgroups.container(f"8:pids:{path}", root) is None, path
+    assert cgroups.root("0::/\n") is None
+    assert cgroups.root(f"0::/kubepods.slice/kubepods-pod{SYSTEMD}.slice/cri-containerd-{ID}.scope") == ()
+    assert cgroups.container(f"0::/kubepods/pod{UID}/{ID}", ()) == HERE
+    assert cgroups.container(f"0::/kubelet/kubepods/pod{UID}/{ID}", ()) is None
+
+
 def test_all_hierarchies_of_a_hybrid_machine_say_the_same() -> None:
     pod = f"/kubepods/besteffort/pod{UID}/{ID}"
     text = f"12:pids:{pod}\n11:cpu,cpuacct:{pod}\n1:name=systemd:{pod}\n0::/\n"

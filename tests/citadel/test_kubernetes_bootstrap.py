@@ -134,13 +134,23 @@ async def test_a_damaged_seal_key_is_never_replaced(server: kube_api.KubeApi, ap
         await cluster.run(api, PLAN, NOW)
 
 
+async def test_all_of_it_can_be_removed(server: kube_api.KubeApi, api: Api) -> None:
+    server.put(f"/api/v1/namespaces/{NAMESPACE}/secrets/theirs", data={})
+    made = await cluster.run(api, PLAN, NOW)
+    assert len(await cluster.remove(api, NAMESPACE)) == len(made)
+    assert list(server.objects) == [f"/api/v1/namespaces/{NAMESPACE}/secrets/theirs"]
+    assert await cluster.remove(api, NAMESPACE) == []
+
+
 async def test_a_missing_right_is_said(server: kube_api.KubeApi, api: Api) -> None:
     server.down = True
     with pytest.raises(errors.Unavailable, match="secrets/meshwright-seal-key: apiserver is shutting down"):
         await cluster.run(api, PLAN, NOW)
 
 
-@pytest.mark.parametrize("arguments", [[], ["DIR", "--kubernetes"], ["--kubernetes", "--seal-key", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["DIR", "--kubernetes"], ["--kubernetes", "--seal-key", "x"], ["DIR", "--remove"]]
+)
 def test_a_folder_and_the_cluster_exclude_each_other(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         command.main(["bootstrap", *arguments])

@@ -8,6 +8,7 @@ of the number is believed if the held process runs afterwards.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import stat
@@ -112,12 +113,20 @@ def ticks_ago(seconds: float) -> int:
 
 
 def _container(pid: int) -> cgroups.Container | None:
+    return cgroups.container(_cgroup(str(pid)), _kubelets_root())
+
+
+@functools.cache
+def _kubelets_root() -> tuple[str, ...] | None:
+    return cgroups.root(_cgroup("self"))
+
+
+def _cgroup(process: str) -> str:
     try:
-        with (_PROC / str(pid) / "cgroup").open("rb") as file:
-            text = file.read(cgroups.MAX_BYTES)
+        with (_PROC / process / "cgroup").open("rb") as file:
+            return file.read(cgroups.MAX_BYTES).decode("utf-8", "replace")
     except OSError:
-        return None
-    return cgroups.container(text.decode("utf-8", "replace"))
+        return ""
 
 
 def _executable(pid: int) -> str | None:

@@ -73,6 +73,12 @@ async def run(api: Api, plan: Plan, now: datetime) -> list[str]:
     return done
 
 
+async def remove(api: Api, namespace: str) -> list[str]:
+    """Remove all of it, for good: what the mesh CA has signed ends, and etcd's data can't be opened any more."""
+    names = [_CA, *(name for name, _ in Plan(namespace).wanted()), _SEAL]
+    return [f"removed: Secret {name}" for name in names if await _Shelf(api, namespace).remove(name)]
+
+
 class _Shelf:
     """The Secrets of one namespace."""
 
@@ -106,6 +112,14 @@ class _Shelf:
             else:
                 await self._api.replace(f"{self._path}/{name}", {**secret, "type": before.get("type", kind)})
         except errors.Conflict:
+            return False
+        return True
+
+    async def remove(self, name: str) -> bool:
+        """Remove a Secret; return whether there was one."""
+        try:
+            await self._api.delete(f"{self._path}/{name}")
+        except errors.NotFound:
             return False
         return True
 

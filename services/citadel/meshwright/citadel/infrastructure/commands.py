@@ -57,19 +57,27 @@ def _bootstrap(arguments: Sequence[str]) -> list[str]:
     parser.add_argument(
         "--force", action="store_true", help="issue every certificate anew; the CA and the seal key stay as they are"
     )
+    parser.add_argument(
+        "--remove", action="store_true", help="with --kubernetes: remove those Secrets, for good, after an uninstall"
+    )
     chosen = parser.parse_args(arguments)
+    if chosen.remove and not chosen.kubernetes:
+        parser.error("--remove is for --kubernetes")
     if chosen.kubernetes == (chosen.folder is not None) or (chosen.kubernetes and chosen.seal_key):
         parser.error("give either DIR, or --kubernetes (where the seal key is a Secret too)")
     etcd_names, nats_names = tuple(chosen.etcd_name), tuple(chosen.nats_name)
     if chosen.kubernetes:
-        return asyncio.run(_secrets(cluster.Plan(chosen.namespace, etcd_names, nats_names, chosen.force)))
+        plan = cluster.Plan(chosen.namespace, etcd_names, nats_names, chosen.force)
+        return asyncio.run(_secrets(plan, remove=chosen.remove))
     seal_key = chosen.seal_key or chosen.folder / "seal.key"
     plan = bootstrap.Plan(chosen.folder, seal_key, etcd_names, nats_names, chosen.force)
     return bootstrap.run(plan, datetime.now(UTC))
 
 
-async def _secrets(plan: cluster.Plan) -> list[str]:
+async def _secrets(plan: cluster.Plan, *, remove: bool) -> list[str]:
     async with Api(in_cluster()) as api:
+        if remove:
+            return await cluster.remove(api, plan.namespace)
         return await cluster.run(api, plan, datetime.now(UTC))
 
 
