@@ -13,6 +13,7 @@ NAMES = {
     "check": "a policy check over gRPC, against a bare tonic handler that decodes the same request and answers OK",
     "push": "one endpoint's change to 200 ADS clients, against a bare server that writes the same bytes",
     "serve": "an echo over gRPC on one core, against grpc.aio, grpcio's threads, grpc-go and bare tonic",
+    "forward-memif": "packets from memif to memif, against dpdk-testpmd on two net_memif ports",
     "issue": "a certificate for a CSR, against bare `cryptography`",
 }
 
@@ -29,10 +30,10 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.command == "list":
         for name, text in NAMES.items():
-            print(f"{name:8} {text}")
+            print(f"{name:14} {text}")
         return 0
     try:
-        result = importlib.import_module(f"bench.{arguments.name}").run(arguments.rounds)
+        result = importlib.import_module(f"bench.{arguments.name.replace('-', '_')}").run(arguments.rounds)
     except Busy as error:
         print(f"bench {arguments.name}: {error}", file=sys.stderr)
         return 1
