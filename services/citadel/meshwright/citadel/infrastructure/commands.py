@@ -67,8 +67,8 @@ def _bootstrap(arguments: Sequence[str]) -> list[str]:
         parser.error("give either DIR, or --kubernetes (where the seal key is a Secret too)")
     etcd_names, nats_names = tuple(chosen.etcd_name), tuple(chosen.nats_name)
     if chosen.kubernetes:
-        plan = cluster.Plan(chosen.namespace, etcd_names, nats_names, chosen.force)
-        return asyncio.run(_secrets(plan, remove=chosen.remove))
+        secrets = cluster.Plan(chosen.namespace, etcd_names, nats_names, chosen.force)
+        return asyncio.run(_secrets(secrets, remove=chosen.remove))
     seal_key = chosen.seal_key or chosen.folder / "seal.key"
     plan = bootstrap.Plan(chosen.folder, seal_key, etcd_names, nats_names, chosen.force)
     return bootstrap.run(plan, datetime.now(UTC))

@@ -1,7 +1,8 @@
 """Which parts of the platform a service account may be, and the DNS names of their Services: a table, deny by default.
 
 One decision to know: an account may be several parts, because all containers of a pod have one account; the signing
-request says which. The agent alone is bound to its node, as it alone speaks for others.
+request says which. The agent alone is bound to its node, as it alone speaks for others. The administrator is a part
+too: whoever may run pods as that account in the platform's namespace is one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from meshwright.citadel.kubernetes.accounts import Account
 from meshwright.core import errors
 
 AGENT = "citadel-agent"
-SINGLE = ("manager", "mixer", "nsm-registry", "collector")
+SINGLE = ("manager", "mixer", "nsm-registry", "collector", "admin")
 ON_NODES = (AGENT, "nsmgr", "forwarder")
 
 _ENTRY = re.compile(
