@@ -17,12 +17,16 @@ from meshwright.core import errors
 from meshwright.core.identity import X509Identity
 
 
-def tls_context(identity: X509Identity) -> ssl.SSLContext:
-    """Return a server's TLS context that asks for a client certificate of the identity's bundle."""
+def tls_context(identity: X509Identity, *, clients: bool = True) -> ssl.SSLContext:
+    """Return a server's TLS context that asks for a client certificate of the identity's bundle.
+
+    Without `clients` it asks for none: for callers that have no identity of ours, as the Kubernetes API server.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cadata=identity.bundle_pem.decode("ascii"))
+    if clients:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=identity.bundle_pem.decode("ascii"))
     with tempfile.NamedTemporaryFile(mode="wb") as file:  # Python reads keys from files only; this one is 0600
         file.write(identity.key_pem + b"\n" + identity.cert_chain_pem)
         file.flush()
