@@ -15,3 +15,6 @@ REFUSALS = Counter(
 DENIED = Counter("meshwright_manager_denied", "Streams refused because identity and node id don't fit.")
 COMMITS = Counter("meshwright_manager_commits", "Revisions committed by this replica.")
 REJECTED = Counter("meshwright_manager_rejected", "Requests with at least one fault, of which nothing was applied.")
+INJECTIONS = Counter(
+    "meshwright_manager_injections", "Pods that the webhook was asked about, by what became of them.", ["outcome"]
+)

@@ -1,7 +1,7 @@
 """The injector: from a pod to the pod with its sidecar. Pure, and done again it changes nothing.
 
-One decision to know: what was injected before is taken out first and put in anew, so that a pod that comes a second time
-(the API server asks again when another webhook changed it) has what it would have had at once.
+One decision to know: what was injected before is taken out first and put in anew, so that a pod that comes a second
+time (the API server asks again when another webhook changed it) has what it would have had at once.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _refuse_user(spec: Mapping[str, Any]) -> None:
     """Connections of the proxy's user aren't redirected: no container of the application may be that user."""
     places = [("spec", spec)]
     for field in ("containers", "initContainers", "ephemeralContainers"):
-        places += [(f"spec.{field}[{n}]", container) for n, container in enumerate(spec.get(field) or ())]
+        places += [(f"spec.{field}[{n}]", container) for n, container in enumerate(_list(spec, field))]
     for path, place in places:
         if (place.get("securityContext") or {}).get("runAsUser") == containers.USER:
             raise errors.ConfigError(

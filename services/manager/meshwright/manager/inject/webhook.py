@@ -1,7 +1,7 @@
 """The mutating admission webhook: HTTPS with the manager's own certificate, whose DNS name is the manager's Service.
 
-One decision to know: the API server has no identity in the mesh, so no client certificate is asked for. What is served is
-a pure function of the request, bounded in size and number; it tells a caller nothing but the sidecar's image and the
+One decision to know: the API server has no identity in the mesh, so no client certificate is asked for. What is served
+is a pure function of the request, bounded in size and number; it tells a caller nothing but the sidecar's image and the
 platform's addresses.
 """
 

@@ -43,7 +43,7 @@ def read(annotations: Mapping[str, str]) -> Wishes:
     return Wishes(
         sidecar=_switch(annotations.get(INJECT)),
         network_services=services,
-        interfaces=tuple(name for name in map(_interface, services) if name),
+        interfaces=tuple(map(_interface, services)),
         outbound_ports=_ports(annotations, "meshwright.io/exclude-outbound-ports"),
         outbound_ranges=_ranges(annotations, "meshwright.io/exclude-outbound-ranges"),
         inbound_ports=_ports(annotations, "meshwright.io/exclude-inbound-ports"),
@@ -64,6 +64,8 @@ def _interface(text: str) -> str:
     asked = urls.parse(text)
     if asked.mechanism != "KERNEL":
         raise _fault(NETWORK_SERVICES, f"{text!r}: pods get kernel interfaces", "write kernel://SERVICE/INTERFACE")
+    if not asked.interface:  # redirection must know which interface isn't the mesh's
+        raise _fault(NETWORK_SERVICES, f"{text!r} names no interface", "write kernel://SERVICE/INTERFACE")
     return asked.interface
 
 

@@ -20,6 +20,7 @@ class Commands(LazyGroup):
         "delete": Lazy("Delete configuration.", _MANAGER, "delete"),
         "status": Lazy("Show each proxy with the revision it has acknowledged.", _MANAGER, "status"),
         "wait": Lazy("Wait until every proxy has acknowledged a revision.", _MANAGER, "wait"),
+        "inject": Lazy("Put sidecars into Kubernetes manifests.", "meshwright.manager.inject.command:app", "inject"),
         "mixer": Lazy("Ask mixer for decisions.", "meshwright.mixer.cli:app"),
         "version": Lazy("Print the version.", "meshwright.platform.cli.version:app"),
     }  # fmt: skip
