@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import structlog
 
 from meshwright.api.config.v1 import config_pb2_grpc
-from meshwright.core import config, health, identity, service, store
+from meshwright.core import config, errors, health, identity, service, store
 from meshwright.manager import metrics
 from meshwright.manager.configapi.catalogue import Catalogue
 from meshwright.manager.configapi.owners import Owners
@@ -66,7 +66,7 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         facts = await stack.enter_async_context(store.connect(settings))
 
         hub = Hub()
-        publisher = Publisher(hub, Parameters(settings.trust_domain, settings.trace_sampling))
+        publisher = Publisher(hub, _parameters(settings))
         catalogue = Catalogue(state, strict=settings.config is not None, on_change=publisher)
         source = await stack.enter_async_context(config.connect(settings, facts, state))
         writer = None if settings.config is not None else config.Ledger(facts)
@@ -95,9 +95,41 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         address = await own.serve(server, grace=1.0)
         if settings.etcd:
             own.spawn(replicas.announce(settings.advertise or address), "announce replica")
+        if settings.webhook:
+            await _inject(settings, own, state)
         state.set("listener", ok=True)
         _log.info("serving", address=address, revision=catalogue.state.revision)
         await stop.wait()
+
+
+def _parameters(settings: ManagerSettings) -> Parameters:
+    return Parameters(
+        settings.trust_domain,
+        settings.trace_sampling,
+        inbound_plaintext=settings.inbound_plaintext,
+        outbound_unknown=settings.outbound_unknown == "pass",
+    )
+
+
+async def _inject(settings: ManagerSettings, own: service.Service, state: health.Health) -> None:
+    """Serve the webhook until the service ends."""
+    if own.identity is None:
+        raise errors.ConfigError(
+            "the API server calls webhooks by HTTPS only", field="webhook", remedy="give the manager an identity"
+        )
+    from meshwright.core import kubernetes  # httpx and uvicorn: for those alone who need them
+    from meshwright.manager.inject import trust, webhook
+    from meshwright.manager.inject.options import Options
+
+    options = Options(
+        settings.sidecar_image, settings.sidecar_pull_policy, settings.trust_domain, settings.platform_namespace
+    )
+    served = await own.stack.enter_async_context(webhook.Webhook(str(settings.webhook), own.identity, options))
+    _log.info("webhook_serving", address=served.address)
+    if settings.webhook_configuration:
+        api = await own.stack.enter_async_context(kubernetes.Api(kubernetes.in_cluster()))
+        keeping = trust.keep(api, settings.webhook_configuration, own.identity, state)
+        own.spawn(keeping, "keep the webhook trusted")
 
 
 async def _follow(source: config.Source, catalogue: Catalogue) -> None:

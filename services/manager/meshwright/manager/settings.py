@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -30,4 +30,29 @@ class ManagerSettings(ServiceSettings):
     )
     trace_sampling: float = Field(
         100.0, ge=0, le=100, description="Share of the requests that proxies trace, in percent. All by default."
+    )
+    inbound_plaintext: bool = Field(
+        False,
+        description="Let callers without a certificate reach injected pods, in plain text: for the time in which a "
+        "cluster's callers get their sidecars. Off: mutual TLS only, and no port that no Service names.",
+    )
+    outbound_unknown: Literal["pass", "refuse"] = Field(
+        "pass", description="What becomes of injected pods' connections to addresses that no Service of the mesh has."
+    )
+    webhook: str | None = Field(
+        None,
+        description="host:port of the mutating admission webhook that gives pods their sidecar, by HTTPS with this "
+        "service's certificate. None: off.",
+    )
+    webhook_configuration: str | None = Field(
+        None,
+        description="Name of the MutatingWebhookConfiguration whose caBundle is kept right, with the rights of this "
+        "pod's service account. None: somebody else keeps it.",
+    )
+    sidecar_image: str = Field("meshwright/sidecar:latest", description="Image of the sidecar that pods are given.")
+    sidecar_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
+        "IfNotPresent", description="When nodes pull the sidecar's image."
+    )
+    platform_namespace: str = Field(
+        "meshwright-system", description="Namespace in which injected pods find the platform's Services."
     )
