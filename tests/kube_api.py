@@ -154,6 +154,12 @@ class Handler:
                 if expected not in (None, api.objects[path]["metadata"]["resourceVersion"]):
                     return status(409, "the object has been modified; please apply your changes to the latest version")
                 return JSONResponse(api.put(path, **body))
+            case "PATCH" if path in api.objects:
+                body = await request.json()
+                expected = (body.get("metadata") or {}).pop("resourceVersion", None)
+                if expected not in (None, api.objects[path]["metadata"]["resourceVersion"]):
+                    return status(409, "the object has been modified; please apply your changes to the latest version")
+                return JSONResponse(api.put(path, **merged(api.objects[path], body)))
             case "DELETE" if path in api.objects:
                 api.remove(path)
                 return JSONResponse({})
@@ -215,6 +221,16 @@ def collected(path: str, collection: str) -> bool:
     folder = path.rpartition("/")[0]
     before, separator, after = folder.partition("/namespaces/")
     return collection in (folder, f"{before}/{after.partition('/')[2]}" if separator else folder)
+
+
+def merged(before: Any, change: Any) -> Any:
+    """Apply a JSON merge patch (RFC 7386)."""
+    if not isinstance(change, dict):
+        return change
+    kept = {**before} if isinstance(before, dict) else {}
+    for name, value in change.items():
+        kept[name] = merged(kept.get(name), value)
+    return {name: value for name, value in kept.items() if value is not None}
 
 
 def fits(made: Mapping[str, Any], query: Mapping[str, str]) -> bool:
