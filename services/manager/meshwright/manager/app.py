@@ -10,6 +10,8 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -18,8 +20,10 @@ from meshwright.core import config, errors, health, identity, service, store
 from meshwright.manager import metrics
 from meshwright.manager.configapi.catalogue import Catalogue
 from meshwright.manager.configapi.owners import Owners
+from meshwright.manager.configapi.plan import nobodys
 from meshwright.manager.configapi.service import ConfigService
 from meshwright.manager.configapi.status import StatusBoard, alone
+from meshwright.manager.election import Election
 from meshwright.manager.model import mesh
 from meshwright.manager.replicas import Replicas
 from meshwright.manager.settings import ManagerSettings
@@ -27,6 +31,9 @@ from meshwright.manager.xds.hub import Hub
 from meshwright.manager.xds.names import Parameters
 from meshwright.manager.xds.server import SERVICE, DiscoveryServer
 from meshwright.manager.xds.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from meshwright.manager.sources.kubernetes import Cluster
 
 _log = structlog.get_logger(__name__)
 
@@ -71,9 +78,18 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         source = await stack.enter_async_context(config.connect(settings, facts, state))
         writer = None if settings.config is not None else config.Ledger(facts)
         own.spawn(_follow(source, catalogue), "follow configuration")
+        cluster: Cluster | None = None
+        if settings.follows_cluster:
+            from meshwright.manager.sources import kubernetes  # httpx: 0.1 s for those alone who follow a cluster
+
+            api_server = await stack.enter_async_context(kubernetes.Api(kubernetes.server(settings.kubeconfig)))
+            cluster = kubernetes.Cluster(api_server, state, on_services=catalogue.discover)
+            own.spawn(cluster.run(), "follow cluster")
         stopping = own.spawn(stop.wait(), "stop")
-        loading = own.spawn(catalogue.loaded(), "first configuration")
+        loading = own.spawn(_loaded(catalogue, cluster), "first configuration")
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            return
 
         name = f"{socket.gethostname()}-{os.getpid()}"
         replicas = Replicas(facts, name, state)
@@ -89,10 +105,16 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         stack.push_async_callback(owners.close)
 
         server = own.server(rules(settings.trust_domain))
-        api = ConfigService(catalogue, writer, owners, status)
-        config_pb2_grpc.add_ConfigServiceServicer_to_server(api, server)
+        owned = cluster.owns if cluster else nobodys
+        config_pb2_grpc.add_ConfigServiceServicer_to_server(
+            ConfigService(catalogue, writer, owners, status, owned), server
+        )
         DiscoveryServer(hub, settings.trust_domain).add_to(server)
         address = await own.serve(server, grace=1.0)
+        if cluster and writer:
+            judge = partial(owners.judge, accept_unvalidated=False)
+            mirror = cluster.mirror(judge, catalogue, writer, status)
+            own.spawn(Election(facts, name).lead(mirror.run), "mirror the cluster")
         if settings.etcd:
             own.spawn(replicas.announce(settings.advertise or address), "announce replica")
         if settings.webhook:
@@ -107,6 +129,7 @@ def _parameters(settings: ManagerSettings) -> Parameters:
         settings.trust_domain,
         settings.trace_sampling,
         inbound_plaintext=settings.inbound_plaintext,
+        outbound_plaintext=settings.outbound_plaintext,
         outbound_unknown=settings.outbound_unknown == "pass",
     )
 
@@ -130,6 +153,12 @@ async def _inject(settings: ManagerSettings, own: service.Service, state: health
         api = await own.stack.enter_async_context(kubernetes.Api(kubernetes.in_cluster()))
         keeping = trust.keep(api, settings.webhook_configuration, own.identity, state)
         own.spawn(keeping, "keep the webhook trusted")
+
+
+async def _loaded(catalogue: Catalogue, cluster: Cluster | None) -> None:
+    await catalogue.loaded()
+    if cluster:
+        await cluster.known()
 
 
 async def _follow(source: config.Source, catalogue: Catalogue) -> None:

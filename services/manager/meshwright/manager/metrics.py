@@ -18,3 +18,17 @@ REJECTED = Counter("meshwright_manager_rejected", "Requests with at least one fa
 INJECTIONS = Counter(
     "meshwright_manager_injections", "Pods that the webhook was asked about, by what became of them.", ["outcome"]
 )
+KUBERNETES_OBJECTS = Gauge(
+    "meshwright_manager_kubernetes_objects", "Objects of the cluster that this manager knows, by kind.", ["kind"]
+)
+KUBERNETES_RESTARTS = Counter(
+    "meshwright_manager_kubernetes_restarts",
+    "Lists and watches of the cluster that failed and were begun anew.",
+    ["kind"],
+)
+KUBERNETES_REJECTED = Gauge(
+    "meshwright_manager_kubernetes_rejected",
+    "Custom resources that aren't in force, as the elected replica counts them.",
+)
+KUBERNETES_STATUSES = Counter("meshwright_manager_kubernetes_statuses", "Statuses of custom resources written.")
+ELECTED = Gauge("meshwright_manager_elected", "1 while this replica writes for all: store and statuses.")

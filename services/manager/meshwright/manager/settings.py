@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import ClassVar, Literal
 
+import pydantic
 from pydantic import Field
 
 from meshwright.core.settings import Addresses, ServiceSettings
+
+_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 class ManagerSettings(ServiceSettings):
@@ -27,6 +32,20 @@ class ManagerSettings(ServiceSettings):
     )
     advertise: str | None = Field(
         None, description="host:port at which other replicas of the manager reach this one. None: the listener's own."
+    )
+    kubernetes: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether to follow a Kubernetes cluster: its Services, Pods and custom resources. auto: in a pod "
+        "with a service account's token, or where --kubeconfig names a cluster.",
+    )
+    kubeconfig: Path | None = Field(
+        None,
+        description="kubeconfig file whose current context names the cluster. None: that of the pod this runs in.",
+    )
+    outbound_plaintext: bool = Field(
+        True,
+        description="Let proxies call pods of the cluster that have no proxy, in plain text. Off: such pods are no "
+        "endpoints of any service for them.",
     )
     trace_sampling: float = Field(
         100.0, ge=0, le=100, description="Share of the requests that proxies trace, in percent. All by default."
@@ -56,3 +75,26 @@ class ManagerSettings(ServiceSettings):
     platform_namespace: str = Field(
         "meshwright-system", description="Namespace in which injected pods find the platform's Services."
     )
+
+    @pydantic.model_validator(mode="after")
+    def _cluster(self) -> ManagerSettings:
+        if self.config is not None and self.kubernetes == "on":
+            raise ValueError(
+                "kubernetes: a folder of files and a cluster can't both be the configuration (leave out --config, or "
+                "give --kubernetes off)"
+            )
+        return self
+
+    @property
+    def follows_cluster(self) -> bool:
+        """Whether a cluster is to be followed."""
+        if self.kubernetes == "auto":
+            if self.config is not None:
+                return False
+            return self.kubeconfig is not None or _in_pod()
+        return self.kubernetes == "on"
+
+
+def _in_pod() -> bool:
+    """Return whether this process runs in a pod that has an account with the API server."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and _TOKEN.exists()

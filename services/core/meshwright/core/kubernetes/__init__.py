@@ -5,7 +5,8 @@ is a few kinds and verbs, and a generated client is a hundred times that.
 """
 
 from meshwright.core.kubernetes.api import Api
-from meshwright.core.kubernetes.cluster import Cluster, in_cluster
+from meshwright.core.kubernetes.cluster import Cluster, Server, in_cluster
 from meshwright.core.kubernetes.follow import Object, follow, version
+from meshwright.core.kubernetes.kubeconfig import Kubeconfig
 
-__all__ = ["Api", "Cluster", "Object", "follow", "in_cluster", "version"]
+__all__ = ["Api", "Cluster", "Kubeconfig", "Object", "Server", "follow", "in_cluster", "version"]

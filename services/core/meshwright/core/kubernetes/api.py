@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -10,11 +11,19 @@ from typing import Any, Self
 import httpx
 
 from meshwright.core import errors
-from meshwright.core.kubernetes.cluster import Cluster
+from meshwright.core.kubernetes.cluster import Server
 
 DEADLINE_SECONDS = 10.0
 MAX_ANSWER = 64 * 1024 * 1024  # a page of 500 objects of the largest size that the API server takes is below that
 MAX_EVENT = 4 * 1024 * 1024  # one object of a watch: etcd takes 1.5 MiB
+
+# A server that died with its machine is noticed in half a minute, however long there was nothing to say.
+_KEEP_ALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
 
 _JSON = "application/json"
 _MERGE = "application/merge-patch+json"
@@ -23,14 +32,18 @@ _MERGE = "application/merge-patch+json"
 class Api:
     """A connection pool to one API server; a context manager."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Server) -> None:
         self._cluster = cluster
-        self._client = httpx.AsyncClient(
-            base_url=cluster.url,
+        transport = httpx.AsyncHTTPTransport(
             verify=cluster.tls(),
-            timeout=DEADLINE_SECONDS,
             limits=httpx.Limits(max_connections=32, max_keepalive_connections=4),
             trust_env=False,  # the API server isn't behind a proxy that somebody set for the Internet
+            socket_options=_KEEP_ALIVE,
+        )
+        self._client = httpx.AsyncClient(
+            base_url=cluster.url,
+            transport=transport,
+            timeout=DEADLINE_SECONDS,
             headers={"accept": _JSON, "user-agent": "meshwright"},
         )
 
@@ -66,9 +79,10 @@ class Api:
         """Yield {} once the server has begun a watch, then its events; it ends the watch after `seconds`."""
         query |= {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
         timeout = httpx.Timeout(DEADLINE_SECONDS, read=seconds + DEADLINE_SECONDS)
-        headers = {"authorization": self._cluster.authorization()}
         try:
-            async with self._client.stream("GET", path, params=query, headers=headers, timeout=timeout) as answer:
+            async with self._client.stream(
+                "GET", path, params=query, headers=self._headers(), timeout=timeout
+            ) as answer:
                 if answer.status_code != httpx.codes.OK:
                     raise _refusal(answer.status_code, await _bounded(answer), f"watch {path}")
                 yield {}
@@ -86,6 +100,10 @@ class Api:
         except httpx.HTTPError as error:
             raise errors.Unavailable(f"the API server, watch {path}: {_reason(error)}") from error
 
+    def _headers(self) -> dict[str, str]:
+        authorization = self._cluster.authorization()
+        return {"authorization": authorization} if authorization else {}
+
     async def _ask(
         self,
         method: str,
@@ -96,8 +114,7 @@ class Api:
         content: str = _JSON,
     ) -> dict[str, Any]:
         what = f"{method} {path}"
-        headers = {"authorization": self._cluster.authorization()}
-        data = None
+        headers, data = self._headers(), None
         if body is not None:
             headers["content-type"], data = content, json.dumps(body).encode()
         try:

@@ -1,4 +1,4 @@
-"""Where the API server is and how this process shows who it is: what the kubelet puts into every pod.
+"""Where the API server is and how this process shows who it is: what the kubelet puts into every pod, or a kubeconfig.
 
 One decision to know: the token is read from its file for each request; the kubelet replaces it before it ends.
 """
@@ -9,11 +9,29 @@ import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from meshwright.core import errors
 
 FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where the kubelet puts a pod's `token` and `ca.crt`."""
+
+
+class Server(Protocol):
+    """What is known of an API server before it is asked."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        ...
+
+    def tls(self) -> ssl.SSLContext:
+        """Return the context that verifies the server, and shows our certificate where we have one."""
+        ...
+
+    def authorization(self) -> str:
+        """Return the value of the header that says who we are; nothing where a certificate does."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

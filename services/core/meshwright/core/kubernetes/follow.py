@@ -9,6 +9,7 @@ present.
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ MAX_OBJECTS = 200_000
 PAGE = 500
 
 _WATCH_SECONDS = 240  # the server ends a watch then; each beginning of one shows that it answers
+_LOOK_AGAIN_SECONDS = 10.0  # for a collection that the server may come to know
 
 Object = Mapping[str, Any]
 
@@ -35,11 +37,18 @@ async def follow(
     part: str,
     clock: clocks.Clock | None = None,
     heard: Callable[[], None] = lambda: None,
+    broke: Callable[[], None] = lambda: None,
+    absent: Callable[[], None] | None = None,
+    keep: Callable[[Object], Object] = lambda item: item,
+    seconds: int = _WATCH_SECONDS,
     **query: str,
 ) -> None:
     """Follow the collection at `path` until cancelled; `query` may hold labelSelector and fieldSelector.
 
-    `on_snapshot` gets all objects, `on_change` one and whether it was deleted; `health` hears of outages as `part`.
+    `on_snapshot` gets all objects, `on_change` one and whether it was deleted; `health` hears of outages as `part`, and
+    each calls `broke`. `keep` is what is kept of an object while a list is read. With `absent` a collection that the
+    server doesn't know is no outage: it is called, and the server is asked again now and then. `seconds` bounds how
+    long nobody notices that a silent connection lost its other end.
     """
     clock = clock or clocks.SystemClock()
     backoff = renewal.Backoff(first=0.5, cap=15.0)
@@ -47,11 +56,11 @@ async def follow(
     while True:
         try:
             if revision is None:
-                objects, revision = await _list(api, path, query)
+                objects, revision = await _list(api, path, query, keep)
                 on_snapshot(objects)
                 health.set(part, True)
                 heard()
-            async with contextlib.aclosing(_watch(api, path, revision, query)) as changes:
+            async with contextlib.aclosing(_watch(api, path, revision, query, seconds)) as changes:
                 async for item, at, deleted in changes:
                     revision = at
                     backoff.reset()
@@ -65,19 +74,30 @@ async def follow(
         except errors.Conflict:
             revision = None
             reason = "the revision to follow from is gone"
+        except errors.NotFound as error:
+            revision = None
+            reason = str(error)
+            if absent is not None:
+                absent()
+                health.set(part, True)
+                await clock.sleep(_LOOK_AGAIN_SECONDS * random.uniform(0.8, 1.2))
+                continue
         except errors.MeshwrightError as error:
             reason = str(error)
         health.outage(part, reason)
+        broke()
         await clock.sleep(backoff.delay())
 
 
-async def _list(api: Api, path: str, query: Mapping[str, str]) -> tuple[list[Object], str]:
+async def _list(
+    api: Api, path: str, query: Mapping[str, str], keep: Callable[[Object], Object]
+) -> tuple[list[Object], str]:
     """Return everything, in pages of one consistent revision, and that revision."""
     objects: list[Object] = []
     token = ""
     while True:
         page = await api.get(path, limit=str(PAGE), **({"continue": token} if token else {}), **query)
-        objects += (item for item in page.get("items") or () if isinstance(item, dict))
+        objects += (keep(item) for item in page.get("items") or () if isinstance(item, dict))
         if len(objects) > MAX_OBJECTS:
             raise errors.Exhausted(f"{path} has more than {MAX_OBJECTS} objects")
         metadata = page.get("metadata") or {}
@@ -87,10 +107,10 @@ async def _list(api: Api, path: str, query: Mapping[str, str]) -> tuple[list[Obj
 
 
 async def _watch(
-    api: Api, path: str, revision: str, query: Mapping[str, str]
+    api: Api, path: str, revision: str, query: Mapping[str, str], seconds: int
 ) -> AsyncGenerator[tuple[Object | None, str, bool], None]:
     """Yield (object, or None for none; the revision reached; whether it was deleted). Conflict: list again."""
-    events = api.watch(path, seconds=_WATCH_SECONDS, resourceVersion=revision, **query)
+    events = api.watch(path, seconds=seconds, resourceVersion=revision, **query)
     async with contextlib.aclosing(events):
         async for event in events:
             if not event:  # the watch has begun: what was heard before is the present

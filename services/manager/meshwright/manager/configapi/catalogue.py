@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -18,6 +18,7 @@ from meshwright.core.config import Key, Snapshot
 from meshwright.core.health import Health
 from meshwright.manager.model import mesh, parse, review
 from meshwright.manager.model.fault import Fault
+from meshwright.manager.model.mesh import Discovered
 
 _log = structlog.get_logger(__name__)
 
@@ -30,6 +31,7 @@ class State:
     objects: Mapping[Key, parse.Parsed] = field(default_factory=dict)
     mesh: mesh.Mesh = mesh.EMPTY
     revisions: Mapping[Key, int] = field(default_factory=dict)  # which revision last changed an object, where known
+    discovered: Mapping[str, Discovered] = field(default_factory=dict)  # what a cluster has, by namespace
 
 
 class Catalogue:
@@ -41,6 +43,16 @@ class Catalogue:
         self._read: dict[Key, tuple[str, parse.Parsed]] = {}  # the source's texts; equal text needs no second look
         self._changed = asyncio.Event()
         self.started = False
+
+    def discover(self, discovered: Mapping[str, Discovered]) -> None:
+        """Take what a cluster has now; configuration and its revision stay."""
+        state = self.state
+        if discovered is state.discovered:
+            return
+        built = mesh.build(state.revision, state.objects, (state.objects, state.mesh), discovered)
+        self.state = replace(state, discovered=discovered, mesh=built)
+        if self.started:  # before that there is only half a mesh
+            self._on_change(built)
 
     def start(self, snapshot: Snapshot) -> None:
         """Take the first snapshot; raise ConfigError for its first fault where faults aren't tolerated."""
@@ -65,19 +77,20 @@ class Catalogue:
                 faults += result
                 sources |= {fault.key: found.source for fault in result}
                 _log.warning("object_unusable", object=str(key), source=found.source, fault=result[0].message)
-        before = self.state.objects
+        before, discovered = self.state.objects, self.state.discovered
         objects = {result.key: result for _, result in read.values()}
-        built = mesh.build(snapshot.revision, objects, (before, self.state.mesh))
+        built = mesh.build(snapshot.revision, objects, (before, self.state.mesh), discovered)
         if self._strict:
             changed = {key: found for key, found in objects.items() if before.get(key) is not found}
-            faults += review.review(built, changed, review.namespaces(objects)).violations
+            faults += review.review(built, changed, review.namespaces(objects) | {*discovered}).violations
             if faults:
                 told = _sentence(faults[0], sources)
                 self._health.outage("mesh", f"the last good configuration is served on: {told}")
                 return [_sentence(fault, sources) for fault in faults]
             self._health.set("mesh", True)
         self._read = read
-        self.state, self.started = State(snapshot.revision, objects, built, _revisions(sources)), True
+        self.state = State(snapshot.revision, objects, built, _revisions(sources), discovered)
+        self.started = True
         self._on_change(built)
         self._changed.set()
         self._changed = asyncio.Event()

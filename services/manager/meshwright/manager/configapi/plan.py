@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -16,6 +16,15 @@ MAX_OBJECT_BYTES = 1 << 20
 MAX_REQUEST_BYTES = 7 << 20  # below the transport's limit, so that the answer is a sentence
 MAX_REQUEST_OBJECTS = 10_000
 MAX_OBJECTS = 100_000
+
+
+Owned = Callable[[kinds.Kind], bool]
+"""Says whether objects of a kind belong to a cluster, which the mesh only follows."""
+
+
+def nobodys(_: kinds.Kind) -> bool:
+    """There is no cluster: every kind is the mesh's own."""
+    return False
 
 
 class Action(Enum):
@@ -48,8 +57,11 @@ class Plan:
         return asked
 
 
-def apply(documents: Sequence[tuple[Key | None, str]], state: State) -> Plan:
-    """Plan to put documents, given as the key that the request claims and the JSON text."""
+def apply(documents: Sequence[tuple[Key | None, str]], state: State, owned: Owned = nobodys) -> Plan:
+    """Plan to put documents, given as the key that the request claims and the JSON text.
+
+    Objects of kinds that are `owned` by a cluster are refused: they are changed there.
+    """
     _check_size([text for _, text in documents])
     plan = Plan(after=state.objects)
     places: dict[Key, int] = {}
@@ -62,6 +74,9 @@ def apply(documents: Sequence[tuple[Key | None, str]], state: State) -> Plan:
         parsed = parse.parse(text, index, given)
         if not isinstance(parsed, parse.Parsed):
             plan.findings.violations += parsed
+        elif owned(parsed.kind):
+            message = f"{parsed.kind.name} objects belong to the cluster: use 'kubectl apply', which the mesh follows"
+            plan.findings.violations.append(Fault(parsed.key, "kind", message, index))
         elif parsed.key in places:
             message = f"is in this request twice, as documents {places[parsed.key] + 1} and {index + 1}: keep one"
             plan.findings.violations.append(Fault(parsed.key, "metadata.name", message, index))
@@ -79,19 +94,22 @@ def apply(documents: Sequence[tuple[Key | None, str]], state: State) -> Plan:
         raise errors.Exhausted(f"there would be {len(plan.after)} objects: at most {MAX_OBJECTS} are kept")
     # Also unchanged objects are looked at: a warning is worth repeating to who applies its cause again.
     changed = {key: plan.after[key] for key in places}
-    after = mesh.build(state.revision + 1, plan.after, (state.objects, state.mesh))
-    found = review.review(after, changed, review.namespaces(plan.after))
+    after = mesh.build(state.revision + 1, plan.after, (state.objects, state.mesh), state.discovered)
+    found = review.review(after, changed, review.namespaces(plan.after) | {*state.discovered})
     plan.findings.violations = [_placed(fault, places) for fault in found.violations]
     plan.findings.warnings = [_placed(fault, places) for fault in found.warnings]
     return plan
 
 
-def delete(keys: Sequence[Key], state: State, *, ignore_missing: bool) -> Plan:
-    """Plan to delete objects."""
+def delete(keys: Sequence[Key], state: State, *, ignore_missing: bool, owned: Owned = nobodys) -> Plan:
+    """Plan to delete objects; those that were taken from a cluster are deleted there."""
     _check_size([str(key) for key in keys])
     plan = Plan()
     for index, given in enumerate(keys):
         key, fault = _deletable(given, state, ignore_missing=ignore_missing)
+        found = state.objects.get(key)
+        if found is not None and owned(found.kind) and found.mirrored:
+            fault = "was taken from the cluster: use 'kubectl delete', which the mesh follows"
         if fault:
             plan.findings.violations.append(Fault(key, "", fault, index))
         elif key in state.objects:

@@ -43,15 +43,23 @@ class Writer(Protocol):
 class ConfigService(config_pb2_grpc.ConfigServiceServicer):
     """The servicer. Without a `writer` the configuration is a folder's, and can't be changed here."""
 
-    def __init__(self, catalogue: Catalogue, writer: Writer | None, owners: Owners, status: StatusBoard) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        writer: Writer | None,
+        owners: Owners,
+        status: StatusBoard,
+        owned: plans.Owned = plans.nobodys,
+    ) -> None:
         self._catalogue, self._writer, self._owners, self._status = catalogue, writer, owners, status
+        self._owned = owned  # by a cluster
         self._turn = asyncio.Lock()  # requests at one replica wait for each other instead of losing conflicts
 
     async def Apply(self, request: Any, context: Any) -> Any:
         """Put objects, all or none."""
         documents = [(messages.key(found.key), found.json) for found in request.objects]
         plan, revision = await self._change(
-            lambda state: plans.apply(documents, state),
+            lambda state: plans.apply(documents, state, self._owned),
             dry_run=request.dry_run,
             accept_unvalidated=request.accept_unvalidated,
             caller=peer_id(context),
@@ -63,7 +71,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         """Delete objects, all or none."""
         keys = [messages.key(found) for found in request.keys]
         plan, revision = await self._change(
-            lambda state: plans.delete(keys, state, ignore_missing=request.ignore_missing),
+            lambda state: plans.delete(keys, state, ignore_missing=request.ignore_missing, owned=self._owned),
             dry_run=request.dry_run,
             accept_unvalidated=request.accept_unvalidated,
             caller=peer_id(context),

@@ -35,6 +35,12 @@ class Kind:
     def __str__(self) -> str:
         return f"{self.name} ({self.api_version})"
 
+    @property
+    def plural(self) -> str:
+        """The name of this kind in the paths of a Kubernetes API server."""
+        name = self.name.lower()
+        return f"{name.removesuffix('y')}ies" if name.endswith("y") else f"{name}s"
+
 
 NAMESPACE = Kind("v1", "Namespace", Namespace, namespaced=False)
 SERVICE = Kind("v1", "Service", Service)
@@ -50,6 +56,9 @@ KINDS = (
     TRAFFIC_SPLIT,
     *(Kind("config.istio.io/v1alpha2", name, Foreign, owner="mixer") for name in ("rule", "handler", "instance")),
 )
+CUSTOM = tuple(kind for kind in KINDS if "/" in kind.api_version)
+"""Those that a Kubernetes cluster knows by a definition only (CustomResourceDefinition)."""
+
 _BY_NAME = {(kind.api_version, kind.name): kind for kind in KINDS}
 
 

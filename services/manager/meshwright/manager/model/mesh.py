@@ -180,7 +180,7 @@ class Endpoint(NamedTuple):
     meshed: bool = True
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Discovered:
     """What a cluster holds in one namespace, resolved. Never changed: what differs is another object."""
 

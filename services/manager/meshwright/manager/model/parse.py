@@ -20,6 +20,10 @@ from meshwright.manager.model import kinds
 from meshwright.manager.model.document import DEFAULT_NAMESPACE, Document
 from meshwright.manager.model.fault import Fault
 
+SOURCE = "meshwright.io/source"
+"""Annotation of objects that says where they were taken from."""
+CLUSTER = "kubernetes"
+
 MAX_FAULTS = 20  # of one object; more only hide the first
 
 
@@ -31,6 +35,11 @@ class Parsed:
     kind: kinds.Kind
     document: Document
     text: str
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it was taken from a cluster, where it is changed and deleted."""
+        return self.document.metadata.annotations.get(SOURCE) == CLUSTER
 
 
 def parse(text: str, index: int = -1, given: Key | None = None) -> Parsed | list[Fault]:

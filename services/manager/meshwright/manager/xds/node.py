@@ -12,7 +12,8 @@ from meshwright.core import errors
 from meshwright.manager.model.mesh import DOMAIN
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
-_NODE = re.compile(rf"sidecar~[0-9a-fA-F.:]{{2,45}}~({_LABEL})\.({_LABEL})~({_LABEL})\.{re.escape(DOMAIN)}")
+_NAME = r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?"  # a pod's: dots are allowed in it, but not in its namespace's
+_NODE = re.compile(rf"sidecar~[0-9a-fA-F.:]{{2,45}}~({_NAME})\.({_LABEL})~({_LABEL})\.{re.escape(DOMAIN)}")
 
 
 class Node(NamedTuple):

@@ -1,0 +1,23 @@
+"""What these tests share with those of the manager, and the reason for which they may not run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "manager")]
+
+import api_server  # noqa: E402 - found by the line above
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[api_server.ApiServer]:
+    """A real API server for a module; each test has a namespace of its own in it."""
+    if reason := api_server.missing():
+        pytest.skip(reason)
+    async with api_server.running(tmp_path_factory.mktemp("api")) as running:
+        yield running
