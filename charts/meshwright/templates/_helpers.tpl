@@ -103,9 +103,9 @@ topologySpreadConstraints:
 {{- define "meshwright.probes" -}}
 startupProbe:
   exec: {command: {{ toJson (list "meshwright-probe" .address .ready) }}}
-  periodSeconds: 2
+  periodSeconds: 5
   timeoutSeconds: 5
-  failureThreshold: 90
+  failureThreshold: 60
 readinessProbe:
   exec: {command: {{ toJson (list "meshwright-probe" .address .ready) }}}
   periodSeconds: 10
@@ -137,29 +137,28 @@ meshwright-{{ .part }}.{{ .root.Release.Namespace }}.svc
 {{- end }}
 {{- end }}
 
-{{/* How a part gets its identity: it shows its account's token to citadel, whose login port the infrastructure CA signed. */}}
+{{/* How a part gets its identity: it shows its account's token at citadel's login port, which speaks mutual TLS by the
+infrastructure CA. */}}
 {{- define "meshwright.identity.arguments" -}}
 {{- $citadel := include "meshwright.host" (dict "root" .root "part" "citadel") -}}
 - --citadel={{ $citadel }}:8060
 - --citadel-login={{ $citadel }}:8061
-- --citadel-ca=/run/meshwright-identity/ca.crt
-- --kubernetes-token=/run/meshwright-identity/token
+- --citadel-login-tls=/etc/meshwright/login
+- --kubernetes-token=/run/meshwright-token/token
 {{- end }}
 
 {{- define "meshwright.identity.mount" -}}
-- {name: identity, mountPath: /run/meshwright-identity, readOnly: true}
+- {name: login, mountPath: /etc/meshwright/login, readOnly: true}
+- {name: token, mountPath: /run/meshwright-token, readOnly: true}
 {{- end }}
 
 {{- define "meshwright.identity.volume" -}}
-- name: identity
+{{ include "meshwright.certificate.volume" (dict "name" "login" "secret" "meshwright-login") }}
+- name: token
   projected:
     defaultMode: 0440
     sources:
       - serviceAccountToken: {audience: meshwright-citadel, expirationSeconds: 3600, path: token}
-      - configMap:
-          name: meshwright-infrastructure-ca
-          items:
-            - {key: ca.crt, path: ca.crt}
 {{- end }}
 
 {{/* A certificate of the infrastructure CA, as a folder of the files that the parts' settings name. */}}

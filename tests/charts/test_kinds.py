@@ -1,0 +1,242 @@
+"""The definitions of our kinds take every document that `meshwright apply` takes, and refuse what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from meshwright.manager.model import kinds, parse
+
+from .conftest import ROOT
+
+OBJECTS = ROOT / "services/platform/meshwright/platform/demo/objects"
+FILLING = {
+    "outage": "deny", "v1": "90", "v2": "10", "quota": "20", "mallory": "spiffe://mesh.local/ns/demo/sa/mallory",
+    "name": "shop", "port": "8080", "app": "shop", "version": "v1",
+    "inbound": "/run/in.sock", "outbound": "/run/out.sock",
+}  # fmt: skip
+
+
+@pytest.fixture
+def definitions(render):
+    return render("meshwright-crds")
+
+
+@pytest.fixture
+def judge(definitions):
+    """Return what an API server would say about a document: its faults."""
+    schemas = {
+        (f"{d['spec']['group']}/{version['name']}", d["spec"]["names"]["kind"]): closed(
+            version["schema"]["openAPIV3Schema"]
+        )
+        for d in definitions
+        for version in d["spec"]["versions"]
+    }
+
+    def faults(document: dict[str, Any]) -> list[str]:
+        validator = jsonschema.Draft202012Validator(
+            schemas[document["apiVersion"], document["kind"]],
+            format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER,
+        )
+        return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)]
+
+    return faults
+
+
+def closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema as the API server reads it for kubectl: unknown fields are faults (metadata aside)."""
+    result = dict(schema)
+    if "properties" in schema:
+        result["properties"] = {name: closed(each) for name, each in schema["properties"].items()}
+        if not schema.get("x-kubernetes-preserve-unknown-fields"):
+            result["additionalProperties"] = set(schema["properties"]) == {"name"}
+    if "items" in schema:
+        result["items"] = closed(schema["items"])
+    return result
+
+
+def demo() -> list[dict[str, Any]]:
+    text = "\n---\n".join(Template(path.read_text()).substitute(FILLING) for path in sorted(OBJECTS.glob("*.yaml")))
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def test_there_is_a_definition_of_every_kind_that_is_applied(definitions):
+    served = {
+        (f"{d['spec']['group']}/{version['name']}", d["spec"]["names"]["kind"])
+        for d in definitions
+        for version in d["spec"]["versions"]
+        if version["storage"]
+    }
+    assert served == {(kind.api_version, kind.name) for kind in kinds.KINDS if "/" in kind.api_version}
+
+
+def test_definitions_are_ones_that_kubernetes_knows(definitions):
+    for definition in definitions:
+        kubernetes_validate.validate(definition, "1.34", strict=True)
+        names = definition["spec"]["names"]
+        assert definition["metadata"]["name"] == f"{names['plural']}.{definition['spec']['group']}"
+        for version in definition["spec"]["versions"]:
+            assert version["subresources"] == {"status": {}}
+            assert {"Accepted", "Age"} <= {column["name"] for column in version["additionalPrinterColumns"]}
+
+
+def test_schemas_are_structural(definitions):
+    """Every field has a type, or is left open on purpose: Kubernetes takes no definition otherwise."""
+
+    def look(schema: dict[str, Any], where: str) -> None:
+        open_ = schema.get("x-kubernetes-preserve-unknown-fields")
+        assert "type" in schema or open_, where
+        assert not (schema.get("properties") and schema.get("additionalProperties")), where
+        for name, below in schema.get("properties", {}).items():
+            look(below, f"{where}.{name}")
+        for field in ("items", "additionalProperties"):
+            if isinstance(schema.get(field), dict):
+                look(schema[field], f"{where}[]")
+        for name in schema.get("required", ()):
+            assert name in schema["properties"], f"{where}.{name}"
+
+    for definition in definitions:
+        for version in definition["spec"]["versions"]:
+            look(version["schema"]["openAPIV3Schema"], f"{definition['metadata']['name']} {version['name']}")
+
+
+def test_every_document_of_the_demo_is_taken(judge):
+    judged = [document for document in demo() if "/" in document["apiVersion"]]
+    assert {document["kind"] for document in judged} == {
+        "rule", "handler", "instance", "TrafficSplit", "WorkloadEntry", "Sidecar",
+    }  # fmt: skip
+    for document in judged:
+        assert isinstance(parse.parse(json.dumps(document)), parse.Parsed)
+        assert judge(document) == []
+
+
+def test_whatever_tests_apply_is_taken(judge):
+    """Documents of all tests' files: what the parser takes, the API server takes."""
+    taken = 0
+    for path in sorted(Path(ROOT / "tests").rglob("*.yaml")):
+        try:
+            documents = [each for each in yaml.safe_load_all(path.read_text()) if isinstance(each, dict)]
+        except yaml.YAMLError:
+            continue
+        for document in documents:
+            parsed = parse.parse(json.dumps(document, default=str))
+            if isinstance(parsed, parse.Parsed) and "/" in parsed.kind.api_version and not parsed.kind.owner:
+                assert judge(document) == [], path
+                taken += 1
+    assert taken >= 10
+
+
+SPLIT = {
+    "apiVersion": "split.smi-spec.io/v1alpha4",
+    "kind": "TrafficSplit",
+    "metadata": {"name": "catalog", "namespace": "demo"},
+    "spec": {"service": "catalog", "backends": [{"service": "catalog-v1", "weight": 1}]},
+}
+ENTRY = {
+    "apiVersion": "networking.istio.io/v1beta1",
+    "kind": "WorkloadEntry",
+    "metadata": {"name": "shop", "namespace": "demo"},
+    "spec": {"address": "fd00::7", "ports": {"http": 80}, "labels": {"app": "shop"}, "serviceAccount": "shop"},
+}
+SIDECAR = {
+    "apiVersion": "networking.istio.io/v1beta1",
+    "kind": "Sidecar",
+    "metadata": {"name": "shop", "namespace": "demo"},
+    "spec": {
+        "workloadSelector": {"labels": {"app": "shop"}},
+        "ingress": [{"port": {"number": 80}, "bind": "10.0.0.7", "defaultEndpoint": "unix:///run/in.sock"}],
+        "egress": [{"bind": "unix:///run/out.sock", "hosts": ["./*", "demo/catalog.demo.svc.cluster.local"]}],
+    },
+}
+RULE = {
+    "apiVersion": "config.istio.io/v1alpha2",
+    "kind": "rule",
+    "metadata": {"name": "limit"},
+    "spec": {
+        "match": True,
+        "actions": [{"handler": "limiter", "instances": ["limited"]}],
+        "requestHeaderOperations": [{"name": "x-one", "values": [1, "request.path"], "operation": "APPEND"}],
+    },
+}
+HANDLER = {
+    "apiVersion": "config.istio.io/v1alpha2",
+    "kind": "handler",
+    "metadata": {"name": "limiter"},
+    "spec": {"compiledAdapter": "memquota", "params": {"quotas": [{"name": "limited", "maxAmount": 20}]}},
+}
+
+
+@pytest.mark.parametrize("document", [SPLIT, ENTRY, SIDECAR, RULE, HANDLER], ids=lambda document: document["kind"])
+def test_the_documents_that_are_broken_below_are_good(judge, document):
+    assert judge(document) == []
+    assert isinstance(parse.parse(json.dumps(document)), parse.Parsed)
+
+
+BROKEN = [
+    (SPLIT, "spec.backends[0].weight", "10", "is not of type 'integer'"),
+    (SPLIT, "spec.backends[0].weight", -1, "minimum"),
+    (SPLIT, "spec.backends[0].weigth", 1, "weigth"),
+    (SPLIT, "spec.backends", [], "should be non-empty"),
+    (SPLIT, "spec.service", "Catalog!", "does not match"),
+    (SPLIT, "spec.matches", [{"kind": "HTTPRouteGroup", "name": "some"}], "expected to be empty"),
+    (SPLIT, "metadata.name", "two.names", "does not match"),
+    (SPLIT, "spec", None, "is not of type 'object'"),
+    (ENTRY, "spec.address", "shop.example.com", "is not valid under any"),
+    (ENTRY, "spec.serviceAccount", None, "is not of type 'string'"),
+    (ENTRY, "spec.ports.http", 70_000, "maximum"),
+    (ENTRY, "spec.labels.app", "two words", "does not match"),
+    (SIDECAR, "spec.ingress[0].defaultEndpoint", "127.0.0.1:80", "does not match"),
+    (SIDECAR, "spec.ingress[0].port.protocol", "TCP", "is not one of"),
+    (SIDECAR, "spec.egress[0].hosts[0]", "catalog", "does not match"),
+    (SIDECAR, "spec.workloadSelector.labels", {}, "non-empty|not have enough"),
+]
+BROKEN_FOR_MIXER = [
+    (RULE, "spec.actions[0].instances", [], "should be non-empty"),
+    (RULE, "spec.requestHeaderOperations[0].operation", "append", "is not one of"),
+    (RULE, "spec.actions[0].hander", "x", "hander"),
+    (HANDLER, "spec.compiledAdapter", "", "should be non-empty"),
+    (HANDLER, "spec.parameters", {}, "parameters"),
+]
+
+
+def broken(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    result = copy.deepcopy(document)
+    *way, last = (int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", path))
+    place: Any = result
+    for step in way:
+        place = place[step]
+    place[last] = value
+    return result
+
+
+@pytest.mark.parametrize(("document", "path", "value", "says"), [*BROKEN, *BROKEN_FOR_MIXER])
+def test_a_broken_document_is_refused_before_it_is_stored(judge, document, path, value, says):
+    faults = judge(broken(document, path, value))
+    assert re.search(says, "\n".join(faults)), faults
+
+
+@pytest.mark.parametrize(("document", "path", "value"), [each[:3] for each in BROKEN])
+def test_the_manager_refuses_the_same(document, path, value):
+    assert isinstance(parse.parse(json.dumps(broken(document, path, value))), list)
+
+
+def test_groups_of_others_can_be_left_out_and_all_are_kept_when_the_release_goes(render):
+    def groups(*sets: str) -> set[str]:
+        return {definition["spec"]["group"] for definition in render("meshwright-crds", *sets)}
+
+    everything = {"config.istio.io", "networking.istio.io", "split.smi-spec.io"}
+    assert groups() == everything
+    assert groups("groups.networking=false") == everything - {"networking.istio.io"}
+    assert groups("groups.split=false", "groups.networking=false") == {"config.istio.io"}
+    kept = [d["metadata"].get("annotations") for d in render("meshwright-crds")]
+    assert kept == [{"helm.sh/resource-policy": "keep"}] * len(kept)
+    assert not [d for d in render("meshwright-crds", "keepOnUninstall=false") if d["metadata"].get("annotations")]
