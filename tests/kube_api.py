@@ -60,6 +60,8 @@ class KubeApi:
     down: bool = False
     page: int = 500
     epoch: int = 0
+    frozen: int = 0
+    collections: set[str] = field(default_factory=lambda: {"pods", "secrets", "services", "namespaces"})
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def cluster(self) -> Cluster:
@@ -107,6 +109,11 @@ class KubeApi:
     def break_watches(self) -> None:
         """End the connections of watches."""
         self.epoch += 1
+        self._wake()
+
+    def freeze_watches(self) -> None:
+        """Say nothing more on the watches that there are, and let them stand: as when a connection lost its far end."""
+        self.frozen += 1
         self._wake()
 
     def _record(self, kind: str, path: str, made: dict[str, Any]) -> None:
@@ -169,7 +176,7 @@ class Handler:
         api = self.api
         if path in api.objects:
             return JSONResponse(api.objects[path])
-        if path.rpartition("/")[2] not in ("pods", "secrets", "services", "namespaces"):
+        if path.rpartition("/")[2] not in api.collections:
             return status(404, f"{path} not found")
         found = [made for at, made in sorted(api.objects.items()) if collected(at, path) and fits(made, query)]
         begin = int(query.get("continue") or 0)
@@ -181,7 +188,7 @@ class Handler:
 
     def watch(self, path: str, query: Mapping[str, str]) -> Response:
         api = self.api
-        epoch = api.epoch
+        epoch, frozen = api.epoch, api.frozen
 
         async def events() -> AsyncIterator[bytes]:
             since = int(query.get("resourceVersion") or 0)
@@ -190,6 +197,9 @@ class Handler:
                 return
             while epoch == api.epoch:
                 changed = api.changed
+                if frozen != api.frozen:
+                    await changed.wait()
+                    continue
                 for at, kind, where, made in [each for each in api.history if each[0] > since]:
                     since = at
                     if collected(where, path) and fits(made, query):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ import pytest
 
 import kube_api
 from meshwright.core import errors
+from meshwright.core.clock import ManualClock
 from meshwright.core.health import Health, State
-from meshwright.core.kubernetes import Api, Cluster, follow, in_cluster
+from meshwright.core.kubernetes import Api, Cluster, Kubeconfig, follow, in_cluster
+from meshwright.core.kubernetes import api as apis
 
 PODS = "/api/v1/pods"
 
@@ -58,7 +62,7 @@ class Seen:
 
 
 @contextlib.asynccontextmanager
-async def following(api: Api, health: Health) -> AsyncIterator[Seen]:
+async def following(api: Api, health: Health, seconds: int = 240) -> AsyncIterator[Seen]:
     seen = Seen()
     work = follow(
         api,
@@ -68,6 +72,7 @@ async def following(api: Api, health: Health) -> AsyncIterator[Seen]:
         health=health,
         part="pods",
         heard=seen.hear,
+        seconds=seconds,
         labelSelector="meshwright.io/mesh=enabled",
     )
     task = asyncio.create_task(work)
@@ -115,6 +120,111 @@ async def test_a_collection_is_followed_through_all_that_breaks(server: kube_api
         assert seen.snapshots == 2, "what a compaction took away is listed again"
         await state(health, State.OK)
         assert seen.heard > 3
+
+
+async def test_a_watch_that_fell_silent_is_begun_anew(
+    server: kube_api.KubeApi, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server holds the connection and says nothing: what happened meanwhile is heard on the next one."""
+    monkeypatch.setattr(apis, "DEADLINE_SECONDS", 0.3)
+    server.pod("shop", "a", "node-1")
+    health = Health("pods")
+    async with following(api, health, seconds=1) as seen:
+        await seen.until("a")
+        server.freeze_watches()
+        server.pod("shop", "b", "node-1")
+        server.remove("/api/v1/namespaces/shop/pods/a")
+        await seen.until("b")
+        assert seen.snapshots == 1
+
+
+async def test_a_kind_that_isnt_installed_is_no_outage_and_is_found_when_it_comes(
+    server: kube_api.KubeApi, api: Api
+) -> None:
+    clock, health, seen = ManualClock(), Health("things"), Seen()
+    absent = asyncio.Event()
+    kept: list[Any] = []
+
+    def keep(item: Any) -> Any:
+        kept.append(item)
+        return item
+
+    work = follow(
+        api,
+        "/apis/example.org/v1/things",
+        seen.snapshot,
+        seen.change,
+        health=health,
+        part="things",
+        clock=clock,
+        absent=absent.set,
+        keep=keep,
+    )
+    task = asyncio.create_task(work)
+    async with asyncio.timeout(10):
+        await absent.wait()
+        assert health.conditions()["things"].state is State.OK
+        server.collections.add("things")
+        server.put("/apis/example.org/v1/namespaces/shop/things/one")
+        while not seen.snapshots:
+            await clock.advance(1)
+            await asyncio.sleep(0)
+    assert (seen.names, len(kept)) == ({"one"}, 1)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("form", ["file", "data", "token file"])
+async def test_a_kubeconfig_names_server_authority_and_credentials(
+    server: kube_api.KubeApi, tmp_path: Path, form: str
+) -> None:
+    cluster: dict[str, str] = {"server": server.url, "certificate-authority": "ca.crt"}
+    if form == "data":
+        encoded = base64.b64encode((tmp_path / "ca.crt").read_bytes()).decode()
+        cluster = {"server": server.url, "certificate-authority-data": encoded}
+    user = {"tokenFile": "token"} if form == "token file" else {"token": kube_api.OUR_TOKEN}
+    async with Api(Kubeconfig.read(kubeconfig(tmp_path, cluster, user))) as api:
+        assert (await api.get(PODS))["kind"] == "List"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user", "reason"),
+    [
+        ({"server": "http://api"}, {}, "isn't an https:// address"),
+        ({"server": "https://api", "insecure-skip-tls-verify": True}, {}, "insecure-skip-tls-verify"),
+        ({"server": "https://api", "certificate-authority-data": "?"}, {}, "isn't base64"),
+        ({"server": "https://api", "certificate-authority": "none"}, {}, "none can't be read"),
+        ({"server": "https://api", "certificate-authority": "token"}, {}, "authority that can't be read"),
+        ({"server": "https://api"}, {"exec": {"command": "aws"}}, "credentials that a program prints"),
+        ({"server": "https://api"}, {"client-certificate": "token", "client-key": "token"}, "don't fit"),
+        ({"server": "https://api"}, None, "has no user 'we'"),
+    ],
+)
+def test_a_kubeconfig_that_cant_be_used_says_why(
+    tmp_path: Path, cluster: dict[str, Any], user: dict[str, Any] | None, reason: str
+) -> None:
+    (tmp_path / "token").write_text("x")
+    with pytest.raises(errors.ConfigError, match=reason):
+        Kubeconfig.read(kubeconfig(tmp_path, cluster, user))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "a: [", "{}", "\x00", "a: &a [*a]"])
+def test_a_file_that_is_no_kubeconfig_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config").write_text(content)
+    with pytest.raises(errors.ConfigError, match="kubeconfig"):
+        Kubeconfig.read(tmp_path / "config")
+
+
+def kubeconfig(folder: Path, cluster: dict[str, Any], user: dict[str, Any] | None) -> Path:
+    document = {
+        "clusters": [{"name": "it", "cluster": cluster}],
+        "users": [] if user is None else [{"name": "we", "user": user}],
+        "contexts": [{"name": "here", "context": {"cluster": "it", "user": "we"}}],
+        "current-context": "here",
+    }
+    (folder / "config").write_text(json.dumps(document))
+    return folder / "config"
 
 
 async def test_objects_are_written_with_the_revision_that_was_read(server: kube_api.KubeApi, api: Api) -> None:
