@@ -116,7 +116,7 @@ def _inbound_host(
 ) -> VirtualHost:
     attributes = {
         "context.reporter.kind": "inbound",
-        "destination.workload.name": workload.name,
+        "destination.workload.name": workload.application,
         "destination.workload.namespace": workload.namespace,
     }
     if service is not None:
