@@ -153,7 +153,6 @@ def _found(addresses: Sequence[str]) -> dict[str, Any]:
         return {"type": "STATIC"}
     return {
         "type": "STRICT_DNS",
-        "respect_dns_ttl": True,
         "dns_lookup_family": "ALL",
         "ignore_health_on_host_removal": True,
     }
