@@ -23,7 +23,7 @@ from meshwright.core.grpc import Channel
 from meshwright.core.identity import StaticIdentity, X509Identity, part_id
 from meshwright.manager.errors import Refused
 from meshwright.manager.xds import types
-from meshwright.manager.xds.node import node_id
+from meshwright.manager.xds.platform import node_id
 from pki import Pki
 
 pytestmark = pytest.mark.usefixtures("grpc_front")

@@ -23,7 +23,7 @@ from meshwright.api.envoy.service.discovery.v3.discovery_pb2 import DiscoveryReq
 from meshwright.core.grpc import Channel
 from meshwright.core.identity import StaticIdentity, X509Identity, part_id
 from meshwright.manager.xds import types
-from meshwright.manager.xds.node import node_id
+from meshwright.manager.xds.platform import node_id
 
 _MESSAGES: dict[str, Any] = {
     types.CLUSTER: Cluster,

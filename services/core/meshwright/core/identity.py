@@ -20,8 +20,25 @@ from cryptography import x509
 
 from meshwright.core import clock as clocks
 from meshwright.core import errors
+from meshwright.core.spiffe import SYSTEM_NAMESPACE, part_dns, part_id, workload_id
 
-SYSTEM_NAMESPACE = "meshwright-system"
+__all__ = [
+    "LOGIN_CLIENT",
+    "LOGIN_SERVER",
+    "SYSTEM_NAMESPACE",
+    "FileIdentity",
+    "IdentitySource",
+    "Rotating",
+    "StaticIdentity",
+    "X509Identity",
+    "check_spiffe_id",
+    "parse",
+    "part_dns",
+    "part_id",
+    "spiffe_id",
+    "workload_id",
+]
+
 # The two sides of citadel's login port, certified by the infrastructure CA, a trust domain of its own (ADR 29).
 LOGIN_SERVER = "spiffe://infrastructure.meshwright/citadel"
 LOGIN_CLIENT = "spiffe://infrastructure.meshwright/part"
@@ -234,18 +251,3 @@ def check_spiffe_id(text: str) -> str:
     if reason:
         raise errors.ConfigError(f"{text[:100]!r} isn't a SPIFFE ID: {reason}", field="spiffe_id")
     return text
-
-
-def part_id(trust_domain: str, part: str) -> str:
-    """Return the SPIFFE ID of one of the platform's own parts."""
-    return workload_id(trust_domain, SYSTEM_NAMESPACE, part)
-
-
-def workload_id(trust_domain: str, namespace: str, service_account: str) -> str:
-    """Return the SPIFFE ID of a workload, in Istio's form."""
-    return f"spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}"
-
-
-def part_dns(part: str) -> str:
-    """Return the DNS name that only this part's certificate carries, for clients that can't verify URI names."""
-    return f"{part}.{SYSTEM_NAMESPACE}.svc"

@@ -69,7 +69,7 @@ def proxy(wishes: Wishes, probes: list[str], options: Options) -> dict[str, Any]
         ],
         securityContext=_security(USER),
         resources=_resources(
-            {"cpu": "10m", "memory": "96Mi"} | dict(wishes.requests), {"memory": "512Mi"} | dict(wishes.limits)
+            {"cpu": "50m", "memory": "96Mi"} | dict(wishes.requests), {"memory": "512Mi"} | dict(wishes.limits)
         ),
         # Ready means configured: before that the application doesn't start.
         startupProbe={**_health("/readyz"), "periodSeconds": 1, "failureThreshold": 600, "timeoutSeconds": 5},

