@@ -83,7 +83,10 @@ async def _until(what: str, ask: Callable[[], Awaitable[T]], holds: Callable[[T]
     """Wait for it; when the check's deadline ends the wait, say what wasn't so."""
     found: T | None = None
     try:
-        while not holds(found := await ask()):
+        while True:
+            found = await ask()
+            if holds(found):
+                return
             await asyncio.sleep(_POLL_SECONDS)
     except asyncio.CancelledError:
         print(f"        waited until {what}; last seen: {found}", flush=True)
