@@ -104,18 +104,18 @@ topologySpreadConstraints:
 startupProbe:
   exec: {command: {{ toJson (list "meshwright-probe" .address .ready) }}}
   periodSeconds: 5
-  timeoutSeconds: 5
+  timeoutSeconds: 10
   failureThreshold: 60
 readinessProbe:
   exec: {command: {{ toJson (list "meshwright-probe" .address .ready) }}}
   periodSeconds: 10
-  timeoutSeconds: 5
+  timeoutSeconds: 10
   failureThreshold: 3
 livenessProbe:
   exec: {command: {{ toJson (list "meshwright-probe" .address .alive) }}}
   periodSeconds: 30
-  timeoutSeconds: 5
-  failureThreshold: 4
+  timeoutSeconds: 10
+  failureThreshold: 6  # minutes: a machine without breath isn't helped by restarts
 {{- end }}
 
 {{- define "meshwright.part.probes" -}}

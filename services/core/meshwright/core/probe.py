@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import sys
 
-_SECONDS = 4.0  # for each step; kubelets are told to wait 5
+_SECONDS = 4.0  # for each step; kubelets are told to wait 10
 _ANSWER_LIMIT = 64 * 1024
 _USAGE = "usage: meshwright-probe unix:/path|127.0.0.1:port /path"
 
