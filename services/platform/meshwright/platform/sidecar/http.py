@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -71,9 +72,12 @@ async def serving(port: int, answer: Callable[[Request], Awaitable[Answer]]) -> 
         finally:
             writer.close()
 
-    server = await asyncio.start_server(one, None, port, limit=_HEAD_BYTES)
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    listener = socket.create_server(("", port), family=family, dualstack_ipv6=both)
+    server = await asyncio.start_server(one, sock=listener, limit=_HEAD_BYTES)
     try:
-        yield int(server.sockets[0].getsockname()[1])
+        yield int(listener.getsockname()[1])
     finally:
         server.close()
 
