@@ -74,7 +74,6 @@ fn inject(port: &mut impl Port, length: usize) {
                 length: length as u32,
                 spare: 0,
                 more: 0,
-                handle: std::ptr::null_mut(),
             });
             left -= 1;
         }

@@ -79,7 +79,7 @@ impl Link {
                 self.broken = Some(reason);
                 return;
             }
-            burst.queue = self.turn as u32;
+            burst.queue = self.turn;
             if !burst.is_empty() {
                 return;
             }
@@ -99,7 +99,7 @@ impl Link {
     #[inline]
     pub fn send(&mut self, burst: &mut Burst) {
         let rings = self.senders.len().max(1);
-        let ring = burst.queue as usize % rings;
+        let ring = burst.queue % rings;
         let (None, Some(sender)) = (self.broken, self.senders.get_mut(ring)) else {
             burst.drop_all(DropReason::Down);
             return;

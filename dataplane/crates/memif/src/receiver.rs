@@ -160,7 +160,6 @@ impl Receiver {
             length: descriptor.length,
             spare: behind.min(SPARE) as u16,
             more: 0,
-            handle: std::ptr::null_mut(),
         })
     }
 

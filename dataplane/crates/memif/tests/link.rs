@@ -32,7 +32,7 @@ fn connected(name: &str, server: Options, client: Options) -> (MemifPort, MemifP
 }
 
 /// Send packets, each cut into pieces of `cut` bytes.
-fn send(port: &mut impl Port, packets: &[Vec<u8>], cut: usize, queue: u32) -> Burst {
+fn send(port: &mut impl Port, packets: &[Vec<u8>], cut: usize, queue: usize) -> Burst {
     let mut burst = Burst::new();
     burst.queue = queue;
     for packet in packets {
@@ -48,7 +48,6 @@ fn send(port: &mut impl Port, packets: &[Vec<u8>], cut: usize, queue: u32) -> Bu
                 length: part.len() as u32,
                 spare: 0,
                 more: u16::from(number + 1 < parts.len()),
-                handle: std::ptr::null_mut(),
             });
         }
     }
@@ -138,7 +137,7 @@ fn several_rings_keep_the_order_of_each_queue() {
     for _ in 0..4 {
         let (packets, burst) = receive(&mut server);
         assert_eq!(packets[0][0] + 10, packets[1][0]);
-        assert_eq!(u32::from(packets[0][0]), burst.queue);
+        assert_eq!(usize::from(packets[0][0]), burst.queue);
         seen.push(burst.queue);
     }
     seen.sort_unstable();

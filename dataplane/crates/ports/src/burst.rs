@@ -21,8 +21,6 @@ pub struct Piece {
     pub spare: u16,
     /// 1 when the packet goes on in the next piece.
     pub more: u16,
-    /// The receiver's buffer (see [`Burst::origin`]); the sender sets it to null when it has taken the buffer over.
-    pub handle: *mut c_void,
 }
 
 /// What happened to packets in one call.
@@ -50,9 +48,13 @@ impl Tally {
 #[repr(C)]
 pub struct Burst {
     pieces: [Piece; BURST],
+    /// The receiver's buffers, one for each piece, if [`Burst::origin`] says whose they are.
+    handles: [*mut c_void; BURST],
     length: u32,
+    /// How many buffers, from the first on, a sender has taken over.
+    pub taken: u32,
     /// The receive queue that the packets came by; a sender with several queues keeps packets of one in one.
-    pub queue: u32,
+    pub queue: usize,
     /// Who can take buffers over instead of copying: a sender that finds its own mark here. 0: nobody.
     pub origin: usize,
     /// Set by `receive`.
@@ -73,11 +75,12 @@ impl Burst {
             length: 0,
             spare: 0,
             more: 0,
-            handle: std::ptr::null_mut(),
         };
         Self {
             pieces: [nothing; BURST],
+            handles: [std::ptr::null_mut(); BURST],
             length: 0,
+            taken: 0,
             queue: 0,
             origin: 0,
             received: Tally::default(),
@@ -89,6 +92,7 @@ impl Burst {
     #[inline]
     pub fn clear(&mut self) {
         self.length = 0;
+        self.taken = 0;
         self.queue = 0;
         self.origin = 0;
         self.received = Tally::default();
@@ -102,10 +106,11 @@ impl Burst {
         &self.pieces[..(self.length as usize).min(BURST)]
     }
 
-    /// The pieces, for a sender that takes buffers over.
+    /// The buffers of the pieces that no sender has taken over.
     #[inline]
-    pub fn pieces_mut(&mut self) -> &mut [Piece] {
-        &mut self.pieces[..(self.length as usize).min(BURST)]
+    pub fn handles_mut(&mut self) -> &mut [*mut c_void] {
+        let length = (self.length as usize).min(BURST);
+        &mut self.handles[(self.taken as usize).min(length)..length]
     }
 
     /// Whether there is nothing to send.
@@ -127,6 +132,19 @@ impl Burst {
             *place = piece;
             self.length += 1;
         }
+    }
+
+    /// The places for all pieces and buffers, for a receiver in another language; it says how many it filled by
+    /// [`Burst::fill`].
+    #[inline]
+    pub fn whole(&mut self) -> (&mut [Piece; BURST], &mut [*mut c_void; BURST]) {
+        (&mut self.pieces, &mut self.handles)
+    }
+
+    /// So many pieces are there.
+    #[inline]
+    pub fn fill(&mut self, length: usize) {
+        self.length = length.min(BURST) as u32;
     }
 
     /// Forget the pieces from this one on: a packet that turned out to be none.

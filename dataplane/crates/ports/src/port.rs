@@ -15,7 +15,7 @@ pub trait Port: Send {
     /// Send what can be sent of a burst that another port received, and count all of it in `burst.sent`.
     fn send(&mut self, burst: &mut Burst);
 
-    /// Give the buffers of the burst that was received last back; those that a sender took over have no handle any more.
+    /// Give the buffers of the burst that was received last back; those that a sender took over aren't among `handles_mut`.
     fn release(&mut self, burst: &mut Burst);
 
     /// A worker has taken the port: `waker` tells it to call `refresh`.
