@@ -13,9 +13,12 @@ from cluster_objects import endpoint, pod, service, slice_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshwright.manager.model import mesh
 from meshwright.manager.model.mesh import Discovered, Endpoint, Protocol, Proxy
 from meshwright.manager.sources.kubernetes import found
 from meshwright.manager.sources.kubernetes.landscape import Entrance, Landscape
+from meshwright.manager.xds.names import Parameters
+from meshwright.manager.xds.snapshot import Snapshot
 
 Objects = dict[str, dict[tuple[str, str], dict[str, Any]]]
 READERS: Mapping[str, Callable[[Any], Any]] = {
@@ -242,10 +245,14 @@ def fresh(present: Objects) -> Mapping[str, Discovered]:
 
 
 @given(st.lists(events, max_size=30))
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_any_sequence_of_events_gives_the_picture_of_a_fresh_list(sequence: list[tuple[str, str, Any]]) -> None:
-    """At every step, because what one step forgot to look at again may be hidden by the next."""
+    """At every step, because what one step forgot to look at again may be hidden by the next.
+
+    And not only the picture: what proxies get of it, which is made from what changed, too.
+    """
     land = Landscape()
+    built, served = mesh.EMPTY, Snapshot(mesh.EMPTY, Parameters())
     present: Objects = {kind: {} for kind in OBJECTS}
     for what, kind, content in sequence:
         match what:
@@ -258,4 +265,25 @@ def test_any_sequence_of_events_gives_the_picture_of_a_fresh_list(sequence: list
             case "list":
                 present[kind] = {name_of(raw): raw for raw in content}
                 entrance(land, kind).replace({name: READERS[kind](raw) for name, raw in present[kind].items()})
-        assert land.settle() == fresh(present)
+        picture = fresh(present)
+        assert land.settle() == picture
+        built = mesh.build(1, {}, ({}, built), land.settle())
+        served = Snapshot(built, Parameters(), served)
+        assert views(served, picture) == views(Snapshot(built_anew(picture), Parameters()), picture)
+
+
+def built_anew(picture: Mapping[str, Discovered]) -> mesh.Mesh:
+    return mesh.build(1, {}, ({}, mesh.EMPTY), picture)
+
+
+def views(snapshot: Snapshot, picture: Mapping[str, Discovered]) -> list[Any]:
+    """Return all that all proxies get."""
+    found: list[Any] = []
+    for namespace, discovered in sorted(picture.items()):
+        for name in sorted(discovered.workloads):
+            view = snapshot.view(namespace, name)
+            assert view is not None
+            clusters, listeners = {**view.shared.by_name, **view.own_clusters}, dict(view.listeners)
+            routes = {route: view.route(route) for route in view.route_names}
+            found.append((name, clusters, {each: view.endpoint(each) for each in clusters}, listeners, routes))
+    return found

@@ -6,7 +6,7 @@ Each piece is translated and serialised once, and again only when what it is mad
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -51,9 +51,7 @@ def translate(area: Area, previous: AreaResources, parameters: names.Parameters)
         hosts: list[tuple[bytes, bytes]] = []
         for port in _carried_ports(service):
             name = names.outbound(service, port)
-            addresses = area.endpoints.get((service.name, port.number), ())
-            if not parameters.outbound_plaintext:
-                addresses = tuple(address for address in addresses if address.meshed)
+            addresses = _addresses(area, service, port, parameters)
             of_service[name] = _keep(
                 previous.made,
                 made,
@@ -71,7 +69,7 @@ def translate(area: Area, previous: AreaResources, parameters: names.Parameters)
             if service.cluster_ips:
                 # Bytes to a service that nobody of the mesh serves stay as they are: they may be TLS under a port's
                 # name that says HTTP.
-                http = port.protocol is not Protocol.OTHER and (not addresses or any(a.meshed for a in addresses))
+                http = _http(port, addresses)
                 listeners[name] = _keep(
                     previous.made,
                     made,
@@ -110,6 +108,43 @@ def translate(area: Area, previous: AreaResources, parameters: names.Parameters)
         made,
         hosts_made,
     )
+
+
+def moved(area: Area, before: Area, previous: AreaResources, parameters: names.Parameters) -> AreaResources | None:
+    """Translate a namespace in which nothing but endpoints differs from `before`; None: something else does.
+
+    It is what happens most often by far, and costs the services whose endpoints moved.
+    """
+    same = area.services is before.services and area.accounts is before.accounts
+    if not same or area.splits != before.splits or area.endpoints.keys() != before.endpoints.keys():
+        return None
+    endpoints, made = {**previous.endpoints}, {**previous.made}
+    for key, now in area.endpoints.items():
+        if now is before.endpoints[key]:
+            continue
+        service = area.services[key[0]]
+        for port in (port for port in _carried_ports(service) if port.number == key[1]):
+            name = names.outbound(service, port)
+            addresses = _addresses(area, service, port, parameters)
+            if service.cluster_ips and _http(port, addresses) is not _http(
+                port, _addresses(before, service, port, parameters)
+            ):
+                return None
+            endpoints[name] = _keep(
+                previous.made, made, ("endpoint", name), addresses, partial(_endpoints, name, addresses)
+            )
+    return replace(previous, endpoints=endpoints, made=made)
+
+
+def _addresses(area: Area, service: Service, port: Port, parameters: names.Parameters) -> tuple[Endpoint, ...]:
+    addresses = area.endpoints.get((service.name, port.number), ())
+    if parameters.outbound_plaintext:
+        return addresses
+    return tuple(address for address in addresses if address.meshed)
+
+
+def _http(port: Port, addresses: tuple[Endpoint, ...]) -> bool:
+    return port.protocol is not Protocol.OTHER and (not addresses or any(address.meshed for address in addresses))
 
 
 def _same(old: M, new: M) -> M:

@@ -51,7 +51,7 @@ class Snapshot:
         self._areas: dict[str, areas.AreaResources] = {
             namespace: old_areas[namespace]
             if old_mesh.get(namespace) is area
-            else areas.translate(area, old_areas.get(namespace, areas.EMPTY), parameters)
+            else _translated(area, old_mesh.get(namespace), old_areas.get(namespace, areas.EMPTY), parameters)
             for namespace, area in mesh.areas.items()
         }
         changed = frozenset(_changed_endpoints(old_areas, self._areas))
@@ -220,6 +220,13 @@ class View:
     def endpoints_changed_since(self, serial: int) -> frozenset[str] | None:
         """Return the clusters whose endpoints changed after snapshot `serial`; None when that is too long ago."""
         return self._snapshot.endpoints_changed_since(serial)
+
+
+def _translated(
+    area: meshes.Area, before: meshes.Area | None, previous: areas.AreaResources, parameters: names.Parameters
+) -> areas.AreaResources:
+    moved = areas.moved(area, before, previous, parameters) if before else None
+    return moved or areas.translate(area, previous, parameters)
 
 
 def _changed_endpoints(old: Mapping[str, areas.AreaResources], new: Mapping[str, areas.AreaResources]) -> Iterator[str]:

@@ -12,11 +12,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
-from meshwright.manager.model.mesh import NOTHING, Discovered, Endpoint, Port, Proxy, Service, Workload
+from meshwright.manager.model.mesh import Discovered, Endpoint, Port, Proxy, Service, Workload
 from meshwright.manager.sources.kubernetes.found import FoundService, Slice, SliceEndpoint
 from meshwright.manager.sources.kubernetes.reflector import Name
 
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Landscape:
@@ -121,7 +123,7 @@ class _Place:
         # What must be looked at again: services whose endpoints, and pods whose services may be others.
         self._stale_services: set[str] = set()
         self._stale_pods: set[str] = set()
-        self._discovered = NOTHING
+        self._discovered = Discovered({}, {}, {}, {}, {})
 
     @property
     def empty(self) -> bool:
@@ -166,29 +168,29 @@ class _Place:
     def settle(self) -> Discovered:
         """Work out anew what may differ; the same object as before when nothing does."""
         old = self._discovered
-        if old is NOTHING:
-            old = Discovered({}, {}, {}, {}, {})
-        endpoints, accounts, services_of = dict(old.endpoints), dict(old.accounts), dict(old.services_of)
-        services, workloads = old.services, old.workloads
-        if self._stale_services:
-            services = {name: found.service for name, found in self._services.items()}
-            for name in self._stale_services:
-                before = old.services.get(name)
-                for port in before.ports if before else ():
-                    endpoints.pop((name, port.number), None)
-                accounts.pop(name, None)
-                if name in services:
-                    endpoints |= {(name, port.number): found for port, found in self._endpoints(name)}
-                    accounts[name] = self._accounts(name)
-        if self._stale_pods:
-            workloads = dict(self._pods)
-            for name in self._stale_pods:
-                services_of.pop(name, None)
-                if name in workloads and (behind := self._services_of(workloads[name])):
-                    services_of[name] = behind
+        services: dict[str, Service | None] = {}
+        endpoints: dict[tuple[str, int], tuple[Endpoint, ...] | None] = {}
+        accounts: dict[str, tuple[str, ...] | None] = {}
+        for name in self._stale_services:
+            before, found = old.services.get(name), self._services.get(name)
+            services[name] = found.service if found else None
+            accounts[name] = self._accounts(name) if found else None
+            endpoints |= {(name, port.number): None for port in before.ports} if before else {}
+            endpoints |= {(name, port.number): made for port, made in self._endpoints(name)} if found else {}
+        workloads = {name: self._pods.get(name) for name in self._stale_pods}
+        services_of = {name: self._services_of(pod) if pod else None for name, pod in workloads.items()}
         self._stale_services.clear()
         self._stale_pods.clear()
-        self._discovered = _keeping(old, Discovered(services, workloads, endpoints, accounts, services_of))
+        new = (
+            _patched(old.services, services),
+            _patched(old.workloads, workloads),
+            _patched(old.endpoints, endpoints),
+            _patched(old.accounts, accounts),
+            _patched(old.services_of, services_of),
+        )
+        parts = (old.services, old.workloads, old.endpoints, old.accounts, old.services_of)
+        if any(one is not other for one, other in zip(parts, new, strict=True)):
+            self._discovered = Discovered(*new)
         return self._discovered
 
     def _note_users(self, pod: str, services: set[str]) -> None:
@@ -262,14 +264,15 @@ def _set(known: dict[str, T], name: str, value: T | None) -> bool:
     return True
 
 
-def _keeping(old: Discovered, new: Discovered) -> Discovered:
-    """Return `new` with every part of `old` that says the same; `old` itself if all do."""
-    if new == old:
+def _patched(old: Mapping[K, V], changes: Mapping[K, V | None]) -> Mapping[K, V]:
+    """Return `old` with changes, None taking away; `old` itself where they change nothing."""
+    differing = {key: value for key, value in changes.items() if old.get(key) != value}
+    if not differing:
         return old
-    return Discovered(
-        old.services if new.services == old.services else new.services,
-        old.workloads if new.workloads == old.workloads else new.workloads,
-        old.endpoints if new.endpoints == old.endpoints else new.endpoints,
-        old.accounts if new.accounts == old.accounts else new.accounts,
-        old.services_of if new.services_of == old.services_of else new.services_of,
-    )
+    new = dict(old)
+    for key, value in differing.items():
+        if value is None:
+            del new[key]
+        else:
+            new[key] = value
+    return new
