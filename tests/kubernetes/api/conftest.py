@@ -1,4 +1,4 @@
-"""What these tests share with those of the manager, and the reason for which they may not run."""
+"""What these tests share with those of the manager and of citadel, and the reason for which they may not run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "manager")]
+_TESTS = Path(__file__).parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(_TESTS / "manager"), str(_TESTS / "citadel")]
 
 import api_server  # noqa: E402 - found by the line above
 

@@ -11,12 +11,13 @@ from typing import Any
 from meshwright.api.istio.v1.auth import ca_pb2, ca_pb2_grpc
 from meshwright.citadel import audit
 from meshwright.citadel.ca import request as requests
-from meshwright.citadel.issuer import Issuer
+from meshwright.citadel.issuer import REFUSED, Issuer
 from meshwright.citadel.kubernetes.accounts import Accounts
 from meshwright.citadel.kubernetes.parts import PartsTable
 from meshwright.core import errors
 
 _SCHEME = "bearer "
+_VIA = "kubernetes"
 
 
 class LoginServicer(ca_pb2_grpc.IstioCertificateServiceServicer):
@@ -28,21 +29,20 @@ class LoginServicer(ca_pb2_grpc.IstioCertificateServiceServicer):
     async def CreateCertificate(self, request: Any, context: Any) -> Any:
         """Return leaf and root, each a PEM element of its own, root last."""
         asked = requests.from_pem(request.csr)  # first, so that a bad request doesn't cost a review
+        caller = "a service account's token"
         try:
             account = await self._accounts.of_token(_token(context))
-        except errors.Unauthorized as error:
-            audit.refused("a service account's token", "a part's certificate", error)
-            raise
-        try:
+            caller = str(account)
             part, node = self._parts.choose(account, asked.uri, self._issuer.trust_domain)
-        except errors.Forbidden as error:
-            audit.refused(str(account), asked.uri or "a part's certificate", error)
+        except (errors.Unauthorized, errors.Forbidden) as error:
+            REFUSED.labels(_VIA).inc()
+            audit.refused(caller, asked.uri or "a part's certificate", error)
             raise
         issued = self._issuer.issue(
             request.csr,
             self._issuer.part(part, node),
-            caller=str(account),
-            via="kubernetes",
+            caller=caller,
+            via=_VIA,
             asked_seconds=request.validity_duration,
         )
         chain = [issued.certificate_pem.decode(), self._issuer.authority.certificate_pem.decode()]
