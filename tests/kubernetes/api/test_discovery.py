@@ -18,6 +18,9 @@ from cluster_objects import endpoint, pod, service, slice_
 from managers import client, objects, running
 from proxies import Proxy, eventually, following
 
+from meshwright.core import store
+from meshwright.core.store import MemoryStore
+from meshwright.manager.election import KEY
 from meshwright.manager.errors import Refused
 from pki import Pki
 
@@ -248,3 +251,29 @@ async def test_what_happened_while_the_api_server_was_dead_is_made_up_for(shop: 
             await eventually(
                 lambda address=address: proxy.endpoints(shop.name("catalog-v2")) == address, "its endpoints", 40
             )
+
+
+async def test_all_replicas_serve_and_when_the_elected_one_ends_another_writes(
+    shop: Shop, pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = MemoryStore()  # they meet in one store, as over etcd
+    monkeypatch.setattr(store, "connect", lambda _: contextlib.nullcontext(shared))
+    settings: dict[str, Any] = {"kubernetes": "on", "kubeconfig": shop.server.kubeconfig}
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(contextlib.AsyncExitStack())
+        await first.enter_async_context(running(pki, tmp_path, **settings))
+        await eventually(lambda: shared.get(KEY), "the first is elected")
+        second = await stack.enter_async_context(running(pki, tmp_path, **settings))
+        proxy = await stack.enter_async_context(
+            following(pki.workload("web", shop.namespace), second, shop.namespace, "web-0")
+        )
+        await shop.server.apply(split("canary", shop.namespace, 1, 3))
+        await shop.until("canary", "Accepted", "True", "Accepted")
+        wanted = {"catalog-v1": 1, "catalog-v2": 3}
+        await eventually(lambda: proxy.weights(shop.name("catalog")) == wanted, "what the first wrote, by the second")
+
+        await first.aclose()
+        await shop.server.apply(split("canary", shop.namespace, 1, 4))
+        wanted = {"catalog-v1": 1, "catalog-v2": 4}
+        await eventually(lambda: proxy.weights(shop.name("catalog")) == wanted, "what the second wrote")
+        await shop.until("canary", "Programmed", "True", "Programmed")
