@@ -24,7 +24,10 @@ from meshwright.manager.election import KEY
 from meshwright.manager.errors import Refused
 from pki import Pki
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(1800),  # the first one may build Kubernetes
+]
 
 SERVICE = "{apiVersion: v1, kind: Service, metadata: {name: x}, spec: {ports: [{port: 1}]}}"
 CANARY = {
