@@ -20,12 +20,17 @@ CONTAINER = "0123456789abcdef" * 4
 SIDECAR = 1337  # its user
 
 _WORKLOAD = """
-import json, os, sys
+import ctypes, json, os, pathlib, sys
 import grpc
 from cryptography import x509
 from meshwright.api.spiffe.workload import workload_pb2, workload_pb2_grpc
 from meshwright.core import identity
 
+if sys.argv[2:] == ["user namespace"]:  # after the imports: root in there may not read what this user could
+    uid = os.getuid()
+    if ctypes.CDLL(None).unshare(0x10000000):
+        raise SystemExit(77)
+    pathlib.Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
 told = {"pid": os.getpid(), "uid": os.getuid()}
 with grpc.insecure_channel(sys.argv[1]) as channel:
     call = workload_pb2_grpc.SpiffeWorkloadAPIStub(channel).FetchX509SVID(
@@ -68,9 +73,14 @@ def group(pod_uid: str) -> Iterator[Path]:
                 each.rmdir()
 
 
-def run(group: Path | None, socket: str, *, namespaces: bool = False) -> dict[str, object]:
-    """Run a workload in the group, and return what it was told; as a sidecar's user in namespaces of its own."""
-    command = [sys.executable, "-c", _WORKLOAD, socket]
+def run(
+    group: Path | None, socket: str, *, namespaces: bool = False, user_namespace: bool = False
+) -> dict[str, object]:
+    """Run a workload in the group, and return what it was told; as a sidecar's user in namespaces of its own.
+
+    In a user namespace it believes itself to be root.
+    """
+    command = [sys.executable, "-c", _WORKLOAD, socket, *(["user namespace"] if user_namespace else [])]
     if namespaces:
         if not shutil.which("unshare") or not shutil.which("setpriv"):
             pytest.skip("needs unshare(1) and setpriv(1)")
@@ -80,6 +90,8 @@ def run(group: Path | None, socket: str, *, namespaces: bool = False) -> dict[st
         command = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group), *command]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    if done.returncode == 77:
+        pytest.skip("needs unprivileged user namespaces")
     assert done.returncode == 0, done.stderr
     told: dict[str, object] = json.loads(done.stdout)
     return told

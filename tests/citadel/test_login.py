@@ -5,11 +5,12 @@ Against a fake API server that checks tokens' audiences (see kube_api); tests/ku
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import kube_api
 from meshwright.api.istio.v1.auth import ca_pb2, ca_pb2_grpc
+from meshwright.citadel import expiry
 from meshwright.citadel.infrastructure import certificates
 from meshwright.citadel.infrastructure.certificates import Wanted
 from meshwright.citadel.kubernetes.accounts import AUDIENCE
@@ -30,8 +32,10 @@ from meshwright.citadel.kubernetes.parts import PartsTable
 from meshwright.citadel.settings import CitadelSettings
 from meshwright.core import errors
 from meshwright.core.citadel_identity import CitadelIdentity
+from meshwright.core.clock import ManualClock
 from meshwright.core.first_certificate import KubernetesLogin
 from meshwright.core.grpc import Channel
+from meshwright.core.health import Health, State
 from meshwright.core.identity import LOGIN_CLIENT, LOGIN_SERVER, FileIdentity, part_id
 
 SYSTEM = "meshwright-system"
@@ -299,6 +303,25 @@ async def test_every_login_leaves_an_audit_line_without_the_token(
     assert issued["caller"].startswith("k8s:meshwright-system/meshwright-manager pod=meshwright-manager-0 uid=")
     assert refused["caller"] == issued["caller"]
     assert token.read_text().strip() not in text
+
+
+async def test_health_says_in_time_that_the_infrastructures_certificates_end(tmp_path: Path) -> None:
+    """From 90 days before; the Job of an upgrade renews them from 121 days before."""
+    issued = datetime.now(UTC)
+    write_pair(tmp_path / "login", certificates.new_ca(issued), Wanted("login", ("x.svc",), uri=LOGIN_SERVER))
+    clock, health = ManualClock(issued), Health()
+    work = expiry.watch_infrastructure(FileIdentity(tmp_path / "login"), health, clock)
+    task = asyncio.create_task(work)
+    await clock.advance(timedelta(days=274).total_seconds())
+    assert health.conditions()["infrastructure"].state is State.OK
+    await clock.advance(timedelta(days=2).total_seconds())
+    condition = health.conditions()["infrastructure"]
+    assert condition.state is State.DEGRADED
+    assert "renew them by an upgrade" in condition.reason
+    assert health.ready()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def test_the_table_can_be_written_by_hand() -> None:

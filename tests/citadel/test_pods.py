@@ -124,6 +124,18 @@ async def test_a_sidecar_in_namespaces_of_its_own_is_seen_by_the_host(
     assert (answer["pid"], answer["uid"]) == (1, pods.SIDECAR)
 
 
+async def test_a_user_namespace_makes_nobody_root(server: kube_api.KubeApi, up: Citadel, socket: str) -> None:
+    """Root in its own eyes is whom the host knows, for registrations by user too."""
+    web = server.pod("shop", "web-1", NODE, "web")
+    for user in (0, pods.SIDECAR):
+        of_pod = [("k8s:ns", "shop"), ("unix:uid", str(user))]
+        await up.register(f"spiffe://{DOMAIN}/user-{user}", selectors=of_pod)
+    await known(up, WEB, f"spiffe://{DOMAIN}/user-0", f"spiffe://{DOMAIN}/user-1337")
+    wanted = [f"spiffe://{DOMAIN}/user-1337", WEB]
+    answer = await until_told(web, socket, wanted, namespaces=True, user_namespace=True)
+    assert (answer["pid"], answer["uid"]) == (1, 0)
+
+
 async def test_pods_of_the_mesh_only(server: kube_api.KubeApi, up: Citadel) -> None:
     """Not those without the label, not yet scheduled, already ended, of the platform itself, or mirrors of files."""
     server.pod("shop", "web-1", NODE, "web")

@@ -61,6 +61,7 @@ async def run(settings: CitadelSettings, stop: asyncio.Event) -> None:
             serving.spawn(pods.run(health), "follow pods")
             if settings.login_listen and settings.login_tls:
                 own_login = await stack.enter_async_context(identity.FileIdentity(settings.login_tls))
+                serving.spawn(expiry.watch_infrastructure(own_login, health, clock), "watch the infrastructure's end")
                 login = _login_server(settings, settings.login_listen, own_login)
                 accounts = LoginServicer(issuer, Accounts(api), settings.parts_table())
                 ca_pb2_grpc.add_IstioCertificateServiceServicer_to_server(accounts, login)
