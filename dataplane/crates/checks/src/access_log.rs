@@ -18,7 +18,7 @@ use meshwright_api::istio::mixer::v1::attributes::attribute_value::Value;
 use meshwright_api::istio::mixer::v1::attributes::{AttributeValue, StringMap};
 use meshwright_api::meshwright::mixer::v1::record::Kind;
 use meshwright_policy::Attributes;
-use meshwright_serve::Peer;
+use meshwright_serve::{CallContext, Peer};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::attributes;
@@ -58,18 +58,18 @@ impl AccessLogService for AccessLog {
         &self,
         request: Request<Streaming<StreamAccessLogsMessage>>,
     ) -> Result<Response<StreamAccessLogsResponse>, Status> {
-        let peer = request.extensions().get::<Peer>().cloned();
+        let peer = CallContext::of(&request).map(|context| context.peer.clone());
         let mut stream = request.into_inner();
         while let Some(message) = stream.message().await? {
             match message.log_entries {
                 Some(LogEntries::HttpLogs(entries)) => {
                     for entry in entries.log_entry {
-                        self.take(Kind::HttpAccess, http(entry), peer.as_ref()).await;
+                        self.take(Kind::HttpAccess, http(entry), peer.as_deref()).await;
                     }
                 }
                 Some(LogEntries::TcpLogs(entries)) => {
                     for entry in entries.log_entry {
-                        self.take(Kind::TcpAccess, tcp(entry), peer.as_ref()).await;
+                        self.take(Kind::TcpAccess, tcp(entry), peer.as_deref()).await;
                     }
                 }
                 None => {}

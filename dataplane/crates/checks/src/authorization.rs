@@ -17,7 +17,8 @@ use envoy_types::pb::google::rpc::Status as RpcStatus;
 use meshwright_api::istio::mixer::v1::HeaderOperation;
 use meshwright_api::istio::mixer::v1::header_operation::Operation;
 use meshwright_policy::{Bag, Decision, Demand, Map, Names, Time, Value};
-use meshwright_serve::telemetry::span::{Current, Kind};
+use meshwright_serve::CallContext;
+use meshwright_serve::telemetry::span::Kind;
 use tonic::{Request, Response, Status};
 
 use crate::attributes;
@@ -43,9 +44,8 @@ impl Authorization for Authorize {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let state = &self.state;
         counters::add(&state.counters.authorization_checks);
-        let mut span = request
-            .extensions()
-            .get::<Current>()
+        let mut span = CallContext::of(&request)
+            .and_then(|context| context.span.as_ref())
             .map(|current| current.child("policy.check", Kind::Internal));
         let context = request.get_ref().attributes.as_ref();
         let context = context.ok_or_else(|| invalid(state, "attributes: the request has none"))?;

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use meshwright_api::istio::mixer::v1::ReportRequest;
 use meshwright_api::meshwright::mixer::v1::record::Kind as RecordKind;
 use meshwright_policy::{CheckRequest, Plan, dictionary, expand};
-use meshwright_serve::Peer;
-use meshwright_serve::telemetry::span::{Current, Kind};
+use meshwright_serve::CallContext;
+use meshwright_serve::telemetry::span::Kind;
 use prost::Message;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};
@@ -81,9 +81,8 @@ impl UnaryService<Bytes> for Check {
 }
 
 async fn check(state: &State, request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
-    let mut span = request
-        .extensions()
-        .get::<Current>()
+    let mut span = CallContext::of(&request)
+        .and_then(|context| context.span.as_ref())
         .map(|current| current.child("policy.check", Kind::Internal));
     let program = state.engine.program();
     let request = CheckRequest::read(request.get_ref()).map_err(|error| status(&error))?;
@@ -146,7 +145,7 @@ fn report(state: &State, request: &Request<Bytes>) -> Result<Response<Bytes>, St
         return Err(status(&meshwright_policy::BadRequest::Dictionary { known, claimed }));
     }
     let program = state.engine.program();
-    let peer = request.extensions().get::<Peer>();
+    let peer = CallContext::of(request).map(|context| &*context.peer);
     let (mut records, mut errors) = (Vec::new(), Vec::new());
     for (position, attributes) in expand(&message).into_iter().enumerate() {
         match attributes.and_then(|attributes| state.record(&program, RecordKind::Report, attributes, peer)) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use meshwright_api::meshwright::mixer::v1::quota_peer_server::QuotaPeer;
 use meshwright_api::meshwright::mixer::v1::{ChargeRequest, ChargeResponse};
 use meshwright_policy::Charge;
-use meshwright_serve::Peer;
+use meshwright_serve::CallContext;
 use tonic::{Request, Response, Status};
 
 use crate::counters;
@@ -30,10 +30,7 @@ impl Owner {
             return Ok(());
         };
         let own = identities.current();
-        let caller = request
-            .extensions()
-            .get::<Peer>()
-            .and_then(|peer| peer.spiffe_id.as_deref());
+        let caller = CallContext::of(request).and_then(|context| context.peer.spiffe_id.as_deref());
         if caller == Some(own.id().as_str()) {
             return Ok(());
         }

@@ -15,7 +15,7 @@ use http::{Request, Response, header};
 use http_body::Frame;
 use meshwright_serve::wire::frame::{Reader, encode_as};
 use meshwright_serve::{
-    Encoding, Fallback, Identities, Identity, Limits, Listener, Outcome, RequestBody, Running, Server,
+    CallContext, Encoding, Fallback, Identities, Identity, Limits, Listener, Outcome, RequestBody, Running, Server,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
 use tokio::runtime::Runtime;
@@ -117,7 +117,11 @@ impl Fallback for Handlers {
         vec![ECHO.to_owned(), WAIT.to_owned()]
     }
 
-    fn call(&self, request: Request<RequestBody>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+    fn call(
+        &self,
+        request: Request<RequestBody>,
+        _: CallContext,
+    ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         Box::pin(async move {
             match request.uri().path() {
                 ECHO => echo(request).await.unwrap_or_else(Status::into_http),

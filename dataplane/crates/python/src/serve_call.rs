@@ -1,17 +1,16 @@
 //! One call at a server whose handler is Python's.
 
-use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use meshwright_handover::Taken;
 use meshwright_serve::server::load::Charge;
-use meshwright_serve::telemetry::span::Current;
 use meshwright_serve::wire::compression::ENCODING;
-use meshwright_serve::{Deadline, Descriptors, Encoding, Outcome, Peer, wire::frame};
+use meshwright_serve::{CallContext, Deadline, Descriptors, Encoding, Outcome, wire::frame};
 use pyo3::exceptions::{PyConnectionError, PyProcessLookupError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyList};
@@ -38,13 +37,9 @@ pub(crate) struct ServerCall {
     /// Whether the one message was taken as if it were a stream's.
     pub(crate) is_taken: AtomicBool,
     pub(crate) headers: HeaderMap,
-    pub(crate) peer: Peer,
-    /// The connection's hold on the process that connected. Python may keep a call for long after its end (in a
-    /// cycle that its collector finds one day), and that must keep no descriptor open.
-    pub(crate) pidfd: Option<Weak<OwnedFd>>,
-    pub(crate) descriptors: Option<Descriptors>,
-    pub(crate) deadline: Option<Deadline>,
-    pub(crate) span: Option<Current>,
+    /// Python may keep a call for long after its end (in a cycle that its collector finds one day); this keeps no
+    /// descriptor open.
+    pub(crate) context: CallContext,
     pub(crate) inbox: Option<Arc<Inbox>>,
     pub(crate) outbox: Outbox,
     pub(crate) charge: Charge,
@@ -111,7 +106,8 @@ impl ServerCall {
 
     fn descriptors(&self) -> PyResult<&Descriptors> {
         let reason = "this call came over TCP: descriptors travel on Unix sockets only";
-        self.descriptors
+        self.context
+            .descriptors
             .as_ref()
             .ok_or_else(|| PyConnectionError::new_err(reason))
     }
@@ -153,28 +149,28 @@ impl ServerCall {
 
     #[getter]
     fn address(&self) -> &str {
-        &self.peer.address
+        &self.context.peer.address
     }
 
     #[getter]
     fn spiffe_id(&self) -> Option<&str> {
-        self.peer.spiffe_id.as_deref()
+        self.context.peer.spiffe_id.as_deref()
     }
 
     /// The caller's DNS names for which our own authorities vouch.
     #[getter]
     fn dns_names(&self) -> Vec<&str> {
-        self.peer.dns_names.iter().map(|name| &**name).collect()
+        self.context.peer.dns_names.iter().map(|name| &**name).collect()
     }
 
     /// Return a new descriptor that holds the process that connected.
     fn peer_pidfd(&self) -> PyResult<RawFd> {
-        if self.peer.pid.is_none() {
+        if self.context.peer.pid.is_none() {
             let reason = "this call came over TCP: only Unix sockets tell which process connected";
             return Err(PyConnectionError::new_err(reason));
         }
         let gone = "the process that connected ended before its connection was accepted";
-        let held = self.pidfd.as_ref();
+        let held = self.context.peer.pidfd.as_ref();
         let held = held.ok_or_else(|| PyProcessLookupError::new_err((libc::ESRCH, gone)))?;
         let ended = || PyConnectionError::new_err("the connection has ended, and with it the hold on its process");
         Ok(held.upgrade().ok_or_else(ended)?.try_clone()?.into_raw_fd())
@@ -183,50 +179,50 @@ impl ServerCall {
     /// Whether the caller's TLS session was resumed.
     #[getter]
     fn session_resumed(&self) -> bool {
-        self.peer.resumed
+        self.context.peer.resumed
     }
 
     /// The caller's leaf certificate, DER.
     #[getter]
     fn certificate<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        self.peer.certificate.as_ref().map(|der| PyBytes::new(py, der))
+        self.context.peer.certificate.as_ref().map(|der| PyBytes::new(py, der))
     }
 
     #[getter]
     fn uid(&self) -> Option<u32> {
-        self.peer.uid
+        self.context.peer.uid
     }
 
     #[getter]
     fn gid(&self) -> Option<u32> {
-        self.peer.gid
+        self.context.peer.gid
     }
 
     #[getter]
     fn pid(&self) -> Option<u32> {
-        self.peer.pid
+        self.context.peer.pid
     }
 
     /// Tells one connection from another within this process.
     #[getter]
     fn connection(&self) -> u64 {
-        self.peer.connection.0
+        self.context.peer.connection.0
     }
 
     /// Seconds since the caller connected.
     fn connection_age(&self) -> f64 {
-        self.peer.since.elapsed().as_secs_f64()
+        self.context.peer.since.elapsed().as_secs_f64()
     }
 
     /// The server span's place (W3C), as parent of what the handler records.
     #[getter]
     fn traceparent(&self) -> Option<String> {
-        self.span.as_ref().map(|span| span.context.to_string())
+        self.context.span.as_ref().map(|span| span.context.to_string())
     }
 
     fn time_remaining(&self) -> Option<f64> {
         let left = |deadline: Deadline| deadline.0.saturating_duration_since(tokio::time::Instant::now());
-        self.deadline.map(left).map(|left: Duration| left.as_secs_f64())
+        self.context.deadline.map(left).map(|left: Duration| left.as_secs_f64())
     }
 
     /// The next request message if it has come, None after the last; False: `read` waits for it.

@@ -1,18 +1,17 @@
 //! Python's handlers behind the server: reads a call's request, hands the call to the loop, and sends what comes back.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use meshwright_serve::server::load::Charge;
-use meshwright_serve::telemetry::span::Current;
 use meshwright_serve::wire::compression::{ACCEPT_ENCODING, ACCEPTED};
 use meshwright_serve::wire::frame::Reader;
-use meshwright_serve::{Deadline, Descriptors, Encoding, Fallback, Load, Outcome, Peer, RequestBody, is_health_check};
+use meshwright_serve::{CallContext, Encoding, Fallback, Load, Outcome, RequestBody, is_health_check};
 use pyo3::prelude::*;
 use tokio::task::AbortHandle;
 use tonic::Status;
@@ -72,7 +71,7 @@ impl Fallback for PythonFallback {
         self.0.methods.keys().cloned().collect()
     }
 
-    fn call(&self, request: Request<RequestBody>) -> Reply {
+    fn call(&self, request: Request<RequestBody>, context: CallContext) -> Reply {
         let entered = Place::take(&self.0, is_health_check(request.uri().path()));
         match entered {
             Ok(place) => {
@@ -82,7 +81,7 @@ impl Fallback for PythonFallback {
                     number: 0,
                     reading: None,
                 };
-                Box::pin(answer(watch, request))
+                Box::pin(answer(watch, request, context))
             }
             Err(status) => Box::pin(std::future::ready(status.into_http())),
         }
@@ -150,8 +149,8 @@ impl Drop for CallWatch {
     }
 }
 
-async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response<Body> {
-    let (mut parts, body) = request.into_parts();
+async fn answer(mut watch: CallWatch, request: Request<RequestBody>, context: CallContext) -> Response<Body> {
+    let (parts, body) = request.into_parts();
     let handlers = watch.handlers.clone();
     // Unknown methods are read as streams: Python finds the handler, and with it the kind.
     let known = handlers.methods.get(parts.uri.path());
@@ -172,9 +171,6 @@ async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response
             Ok(message) => Some(message),
             Err(status) => return status.into_http(),
         }
-    };
-    let Some(mut peer) = parts.extensions.remove::<Peer>() else {
-        return Status::internal("the server names no peer").into_http();
     };
     let waited = match handlers.load.wait() {
         Ok(waiting) => waiting,
@@ -201,11 +197,7 @@ async fn answer(mut watch: CallWatch, request: Request<RequestBody>) -> Response
         message,
         is_taken: AtomicBool::new(false),
         headers: parts.headers,
-        pidfd: peer.pidfd.take().map(|held| Arc::downgrade(&held)),
-        peer,
-        descriptors: parts.extensions.remove::<Descriptors>(),
-        deadline: parts.extensions.remove::<Deadline>(),
-        span: parts.extensions.remove::<Current>(),
+        context,
         inbox,
         outbox,
         charge,

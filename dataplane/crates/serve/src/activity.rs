@@ -32,6 +32,11 @@ impl Activity {
         Underway(self.clone())
     }
 
+    /// How many calls are under way.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
     /// Count the time without calls from now on.
     pub(crate) fn touch(&self) {
         let passed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);

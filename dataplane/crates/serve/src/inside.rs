@@ -23,7 +23,7 @@ pub struct Socket {
 impl Socket {
     /// Take over one end. Called within a tokio runtime.
     pub fn new(stream: UnixStream) -> Self {
-        let transport = UnixTransport::server(stream);
+        let transport = UnixTransport::server(stream, None);
         let transport = Transport::Unix(transport);
         let descriptors = transport.descriptors().unwrap_or_default();
         Self { transport, descriptors }

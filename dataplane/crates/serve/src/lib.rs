@@ -2,8 +2,7 @@
 //! descriptors beside the bytes of Unix sockets.
 //!
 //! Ordinary generated tonic services are added to [`Services`]; every other path goes to the [`Fallback`] (the Python
-//! handlers). A handler finds in the request's extensions the [`Peer`], the [`telemetry::span::Current`] server span and, on a
-//! Unix socket, the connection's [`Descriptors`].
+//! handlers). What a handler knows of its caller is the [`CallContext`].
 
 mod activity;
 pub mod client;
@@ -31,6 +30,7 @@ pub use listener::Listener;
 pub use peer::{ConnectionId, Peer};
 pub use server::authorize::Rules;
 pub use server::call::{Fallback, is_health_check};
+pub use server::context::CallContext;
 pub use server::load::Load;
 pub use server::services::Services;
 pub use server::{Builder, End, Notice, Running, Server};

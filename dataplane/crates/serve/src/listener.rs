@@ -155,14 +155,15 @@ impl Listener {
             Socket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 let process = stream.peer_cred()?;
+                let process_held = process.pid().and_then(|pid| hold(&stream, pid)).map(Arc::new);
                 let peer = Peer {
                     uid: Some(process.uid()),
                     gid: Some(process.gid()),
                     pid: process.pid().and_then(|pid| u32::try_from(pid).ok()),
-                    pidfd: process.pid().and_then(|pid| hold(&stream, pid)).map(Arc::new),
+                    pidfd: process_held.as_ref().map(Arc::downgrade),
                     ..Peer::at("unix:")
                 };
-                Ok((Transport::Unix(UnixTransport::server(stream)), peer))
+                Ok((Transport::Unix(UnixTransport::server(stream, process_held)), peer))
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 /// Names one connection of this process; never used twice.
@@ -38,9 +38,9 @@ pub struct Peer {
     pub gid: Option<u32>,
     /// Process id of that process, as seen from this process's PID namespace.
     pub pid: Option<u32>,
-    /// Holds the process that connected (SO_PEERPIDFD), so that a later one with its number can't be taken for it;
-    /// nothing when it had ended already.
-    pub pidfd: Option<Arc<OwnedFd>>,
+    /// The connection's hold on the process that connected (SO_PEERPIDFD), so that a later one with its number can't be
+    /// taken for it; nothing when it had ended already. Whoever keeps a peer keeps no descriptor open by it.
+    pub pidfd: Option<Weak<OwnedFd>>,
     /// The connection that the request came on.
     pub connection: ConnectionId,
     /// When the connection was made, as far as this side knows: a process that started later can't have made it.

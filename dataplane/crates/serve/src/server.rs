@@ -8,6 +8,7 @@ pub mod authorize;
 pub(crate) mod body;
 pub(crate) mod call;
 pub(crate) mod connection;
+pub(crate) mod context;
 pub(crate) mod incoming;
 pub mod load;
 pub mod services;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{Authority, CLIENT, SERVER, channel, serve};
 use meshwright_serve::telemetry::span::Recorder;
 use meshwright_serve::wire::descriptors::{key_of, open};
-use meshwright_serve::{Descriptors, Identities, Listener, Peer, Rules, Server, Services};
+use meshwright_serve::{CallContext, Identities, Listener, Rules, Server, Services};
 use tokio::time::timeout;
 use tonic::Code;
 use tonic::service::interceptor::InterceptedService;
@@ -111,13 +111,9 @@ async fn rotation_keeps_open_streams() {
 
 /// Takes the descriptor that the metadata names and sends another one back.
 fn exchange(mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
-    let descriptors = request
-        .extensions()
-        .get::<Descriptors>()
-        .expect("a Unix socket")
-        .clone();
-    let peer = request.extensions().get::<Peer>().expect("a peer");
-    assert_eq!(peer.uid, Some(nix::unistd::getuid().as_raw()));
+    let context = CallContext::of(&request).expect("a context").clone();
+    let descriptors = context.descriptors.expect("a Unix socket");
+    assert_eq!(context.peer.uid, Some(nix::unistd::getuid().as_raw()));
     let waiting = descriptors.waiting();
     let (file, key) = temporary();
     descriptors.send(file).expect("room");

@@ -146,7 +146,7 @@ impl Dialer {
             // What still comes for cancelled calls is no fault of the server, however many a long connection sees.
             .max_concurrent_reset_streams(CANCELLED)
             .max_local_error_reset_streams(None)
-            .handshake(TokioIo::new(Cork::new(stream)))
+            .handshake(TokioIo::new(Cork::new(stream, None)))
             .await
             .map_err(|error| chain(&error))?;
         let (failed, failure) = oneshot::channel();

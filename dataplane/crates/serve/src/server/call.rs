@@ -16,6 +16,7 @@ use crate::peer::Peer;
 use crate::server::Shared;
 use crate::server::body::CallBody;
 use crate::server::connection::Connected;
+use crate::server::context::CallContext;
 use crate::server::incoming::Watch;
 use crate::server::load::{self, Charge};
 use crate::telemetry::conventions::{describe_server, span_name};
@@ -32,23 +33,26 @@ pub trait Fallback: Send + Sync + 'static {
     /// The paths of the methods that these handlers are sure to know: telemetry names only these.
     fn methods(&self) -> Vec<String>;
 
-    /// Answer a call. The request's extensions hold [`Peer`], [`Current`](crate::telemetry::span::Current), on a Unix socket
-    /// [`Descriptors`](crate::Descriptors), and [`Deadline`] if there is one; the server ends the call at the deadline by dropping the future or the body.
-    fn call(&self, request: Request<RequestBody>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+    /// Answer a call.
+    fn call(
+        &self,
+        request: Request<RequestBody>,
+        context: CallContext,
+    ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 }
 
 /// Lead one request through the checks to its handler.
 pub(crate) async fn answer(
     shared: Arc<Shared>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     connected: Arc<Connected>,
 ) -> Response<CallBody> {
     if let Some(refusal) = not_grpc(&request) {
         return CallBody::bare(refusal);
     }
     let path: Arc<str> = request.uri().path().into();
-    let peer = connected.peer.clone();
-    let span = begin_span(&shared, &path, &request, &peer);
+    let peer = &connected.peer;
+    let span = begin_span(&shared, &path, &request, peer);
     let watch = Watch::begin(shared.clone(), span, &path, &connected);
     if let Err(retry) = connected.account().call() {
         stats::add(&shared.stats.calls_limited);
@@ -59,7 +63,7 @@ pub(crate) async fn answer(
         return CallBody::wrap(load::refusal(text, retry).into_http(), None, watch);
     }
     if let Some(rules) = &shared.rules
-        && !rules.allow(&path, &peer)
+        && !rules.allow(&path, peer)
     {
         stats::add(&shared.stats.calls_denied);
         let text = format!(
@@ -79,22 +83,14 @@ pub(crate) async fn answer(
     if charge.is_full() && !is_health_check(&path) {
         return CallBody::wrap(charge.refusal().into_http(), None, watch);
     }
-    let extensions = request.extensions_mut();
-    if let Some(span) = &watch.span {
-        extensions.insert(span.current());
-    }
-    extensions.insert(peer);
-    if let Some(descriptors) = &connected.descriptors {
-        extensions.insert(descriptors.clone());
-    }
-    if let Some(deadline) = deadline {
-        extensions.insert(Deadline(deadline));
-    }
-    let handler = handle(
-        &shared,
-        &path,
-        request.map(|body| RequestBody::new(body, watch.request(), charge)),
-    );
+    let context = CallContext {
+        peer: peer.clone(),
+        span: watch.span.as_ref().map(Active::current),
+        descriptors: connected.descriptors.clone(),
+        deadline: deadline.map(Deadline),
+    };
+    let request = request.map(|body| RequestBody::new(body, watch.request(), charge));
+    let handler = handle(&shared, &path, request, context);
     let mut timer = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
     let response = match &mut timer {
         None => handler.await,
@@ -113,13 +109,19 @@ pub fn is_health_check(path: &str) -> bool {
 }
 
 /// Find the handler and call it; a panic in a native handler becomes INTERNAL for this caller only.
-fn handle(shared: &Shared, path: &str, request: Request<RequestBody>) -> impl Future<Output = Response<Body>> + use<> {
+fn handle(
+    shared: &Shared,
+    path: &str,
+    mut request: Request<RequestBody>,
+    context: CallContext,
+) -> impl Future<Output = Response<Body>> + use<> {
     let work: Pin<Box<dyn Future<Output = Response<Body>> + Send>> =
         if let Some(mut routes) = shared.services.find(path) {
+            request.extensions_mut().insert(context);
             let response = routes.call(request.map(Body::new));
             Box::pin(async move { response.await.unwrap_or_else(|never| match never {}) })
         } else if let Some(fallback) = shared.fallback.as_ref().filter(|fallback| fallback.claims(path)) {
-            fallback.call(request)
+            fallback.call(request, context)
         } else {
             let status = Status::unimplemented(format!("this server has no method {path}"));
             Box::pin(std::future::ready(status.into_http()))

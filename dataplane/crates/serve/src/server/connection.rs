@@ -33,7 +33,7 @@ const SEND_AHEAD: usize = 64 << 10;
 /// A connection on which calls are answered.
 #[derive(Debug)]
 pub(crate) struct Connected {
-    pub(crate) peer: Peer,
+    pub(crate) peer: Arc<Peer>,
     pub(crate) descriptors: Option<Descriptors>,
     membership: Membership,
     activity: Arc<Activity>,
@@ -166,7 +166,7 @@ fn join(shared: &Shared, key: &str, peer: &Peer) -> Option<Membership> {
 
 fn connected(peer: Peer, descriptors: Option<Descriptors>, membership: Membership) -> Arc<Connected> {
     Arc::new(Connected {
-        peer,
+        peer: Arc::new(peer),
         descriptors,
         membership,
         activity: Activity::new(),
@@ -203,7 +203,8 @@ async fn serve_http(
     let offence = Arc::new(OnceLock::new());
     let is_lenient = connected.descriptors.is_some() && shared.acceptor.is_none();
     let stream = Border::to_client(stream, limits, offence.clone(), is_lenient);
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(Cork::new(stream)), calls));
+    let mut connection =
+        std::pin::pin!(http.serve_connection(TokioIo::new(Cork::new(stream, Some(connected.activity.clone()))), calls));
     let mut lifetime = Lifetime::new(limits);
     let mut draining = false;
     let ended = loop {
@@ -230,12 +231,12 @@ async fn serve_http(
     };
     if let Some(offence) = offence.get() {
         stats::add(&shared.stats.connections_flooding);
-        shared.notice("connection ended", &connected.peer, offence.text());
+        shared.notice("connection ended", &*connected.peer, offence.text());
     } else if let Err(error) = ended
         && is_breach(&error)
     {
         stats::add(&shared.stats.connections_broken);
-        shared.notice("connection ended", &connected.peer, chain(&error));
+        shared.notice("connection ended", &*connected.peer, chain(&error));
     }
 }
 

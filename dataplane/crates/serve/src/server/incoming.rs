@@ -34,7 +34,7 @@ struct Access {
     log: Arc<AccessLog>,
     which: Which,
     path: Arc<str>,
-    peer: Peer,
+    peer: Arc<Peer>,
     request: Arc<tally::Shared>,
     response: Follower,
 }

@@ -2,29 +2,40 @@
 //!
 //! The answers of a batch are ready at once, each in a task of its own. tokio runs a task that was woken by the last
 //! one next ("LIFO slot"): the connection would be run after each answer, and each be a TLS record and a system call.
+//! A call that is alone on its connection waits for nobody.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::activity::Activity;
 
 /// A stream whose writes begin one turn late.
 #[derive(Debug)]
 pub(crate) struct Cork<S> {
     inner: S,
+    /// The calls on the connection, where they are known.
+    activity: Option<Arc<Activity>>,
     /// Whether the others have had their turn since the last flush.
     waited: bool,
 }
 
 impl<S> Cork<S> {
-    pub(crate) fn new(inner: S) -> Self {
-        Self { inner, waited: false }
+    pub(crate) fn new(inner: S, activity: Option<Arc<Activity>>) -> Self {
+        Self {
+            inner,
+            activity,
+            waited: false,
+        }
     }
 
     /// Wait for the others, once: a task that wakes itself goes behind all that are ready.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if std::mem::replace(&mut self.waited, true) {
+        let is_alone = self.activity.as_ref().is_some_and(|activity| activity.calls() <= 1);
+        if std::mem::replace(&mut self.waited, true) || is_alone {
             return Poll::Ready(());
         }
         context.waker().wake_by_ref();
@@ -75,14 +86,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cork<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
     async fn what_is_ready_goes_first() {
         let (ours, mut theirs) = tokio::io::duplex(1000);
-        let mut stream = Cork::new(ours);
+        let activity = Activity::new();
+        let calls = [activity.begin(), activity.begin()];
+        let mut stream = Cork::new(ours, Some(activity));
         let others = Arc::new(AtomicUsize::new(0));
         for round in 1..=2 {
             for _ in 0..10 {
@@ -97,5 +109,10 @@ mod tests {
             theirs.read_exact(&mut read).await.expect("it was sent");
             assert_eq!(&read, b"sent more");
         }
+        drop(calls);
+        let waits = others.clone();
+        tokio::spawn(async move { waits.fetch_add(1, Ordering::Relaxed) });
+        stream.write_all(b"alone").await.expect("there is room");
+        assert_eq!(others.load(Ordering::Relaxed), 20, "there is nobody to wait for");
     }
 }

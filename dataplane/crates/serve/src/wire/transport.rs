@@ -6,6 +6,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use nix::sys::socket::{self, ControlMessage, MsgFlags};
@@ -47,11 +48,13 @@ pub(crate) struct UnixTransport {
     sending: Descriptors,
     is_client: bool,
     control: Control,
+    /// Holds the process that connected, for as long as the connection lives.
+    _process: Option<Arc<OwnedFd>>,
 }
 
 impl UnixTransport {
     /// A server's end: one set for both directions, which ends with the connection.
-    pub(crate) fn server(stream: UnixStream) -> Self {
+    pub(crate) fn server(stream: UnixStream, process: Option<Arc<OwnedFd>>) -> Self {
         let descriptors = Descriptors::default();
         Self {
             stream,
@@ -59,6 +62,7 @@ impl UnixTransport {
             sending: descriptors,
             is_client: false,
             control: control(),
+            _process: process,
         }
     }
 
@@ -70,6 +74,7 @@ impl UnixTransport {
             sending: Descriptors::default(),
             is_client: true,
             control: control(),
+            _process: None,
         }
     }
 
