@@ -53,8 +53,10 @@ def ip(*arguments: str) -> None:
 
 
 def _pod(name: str, number: int, namespace: str) -> Pod:
-    link = f"10.213.{8 + number}"
-    return Pod(name, namespace, f"10.213.7.{number + 2}", f"fd00:213::{number + 2}", f"{link}.1", f"{link}.2")
+    # On this machine the links to pods stand beside those of other runs of these tests.
+    link, first = f"10.214.{os.getpid() % 250}", 4 * number + 1
+    own = (f"10.213.7.{number + 2}", f"fd00:213::{number + 2}")
+    return Pod(name, namespace, *own, f"{link}.{first}", f"{link}.{first + 1}")
 
 
 @contextlib.contextmanager
@@ -63,12 +65,7 @@ def pods(*names: str) -> Iterator[list[Pod]]:
     if os.geteuid():
         pytest.skip("needs root: network namespaces with addresses of their own")
     unique = f"{os.getpid() % 100_000}"
-    made = [
-        Pod(
-            name, f"mwp{unique}{n}", f"10.213.7.{n + 2}", f"fd00:213::{n + 2}", f"10.213.{8 + n}.1", f"10.213.{8 + n}.2"
-        )
-        for n, name in enumerate(names)
-    ]
+    made = [_pod(name, number, f"mwp{unique}{number}") for number, name in enumerate(names)]
     with contextlib.ExitStack() as stack:
         for number, pod in enumerate(made):
             ip("netns", "add", pod.namespace)

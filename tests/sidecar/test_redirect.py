@@ -188,7 +188,7 @@ async def test_a_sidecar_ends_clean(pki: Pki, short: Path) -> None:
 
 async def test_excluded_connections_pass_by_the_proxy(pki: Pki, short: Path) -> None:
     """Ports and ranges that a pod excludes are the application's own business."""
-    options = ("--exclude-outbound-ranges", "10.213.8.0/30", "--exclude-inbound-ports", "7000")
+    options = ("--exclude-outbound-ranges", "10.214.0.0/16", "--exclude-inbound-ports", "7000")
     async with mesh(pki, short, options=options) as made, stranger(made.shop.node) as port:
         await made.publish(names.Parameters(outbound_unknown=False))
         assert await talk(made.shop, made.shop.node, port) == f"hello from {made.shop.kubelet}: ABC"

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.main(options))
     except OSError as error:
-        print(f"meshwright-sidecar: {error}", file=sys.stderr)
+        print(f"meshwright-sidecar: {error or type(error).__name__}", file=sys.stderr)
         return EX_SOFTWARE
 
 
