@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -70,3 +73,33 @@ def test_secrets_dont_show_in_representations() -> None:
         assert "TOKEN-TEXT" not in shown
         assert "KEY-BYTES" not in shown
         assert bytes(range(32)).hex() not in shown
+
+
+@pytest.mark.parametrize(
+    ("mode", "group", "answer"),
+    [(0o440, 4711, "SealKey"), (0o440, 4712, "can't read"), (0o460, 4711, "can be read"), (0o444, 4711, "can be read")],
+)
+def test_a_secret_of_kubernetes_is_roots_for_a_group_of_ours(
+    short_tmp: Path, mode: int, group: int, answer: str
+) -> None:
+    """fsGroup: the kubelet gives root's file to a group, for a process that isn't root; nobody else may read it."""
+    if os.getuid() != 0:
+        pytest.skip("needs root, to be somebody else")
+    short_tmp.chmod(0o755)
+    key = short_tmp / "seal.key"
+    key.write_bytes(bytes(seal.KEY_BYTES))
+    os.chown(key, 0, group)
+    key.chmod(mode)
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from meshwright.citadel.ca import seal\n"
+        "from meshwright.core import errors\n"
+        "os.setgroups([4711]), os.setgid(10001), os.setuid(10001)\n"
+        "try:\n"
+        "    print(seal.read_key(Path(sys.argv[1])))\n"
+        "except errors.ConfigError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(key)], capture_output=True, text=True, check=True)
+    assert answer in done.stdout
