@@ -199,6 +199,19 @@ async def test_each_service_is_held_to_its_prefixes(
             await nobody.get("/meshwright/config/head")
 
 
+async def test_etcd_itself_may_ask_for_its_health_and_nothing_else(
+    own_etcd: servers.Process, infrastructure: servers.InfrastructurePki, client_tls: Path, tmp_path: Path
+) -> None:
+    """As its pod's probe does, with etcd's own certificate."""
+    await etcd_auth.enable([own_etcd.address], client_tls)
+    async with store.EtcdStore([own_etcd.address], infrastructure.write(tmp_path / "etcd", "etcd")) as opened:
+        assert await opened.get("health") is None
+        with pytest.raises(errors.Forbidden):
+            await opened.get("/meshwright/citadel/ca")
+        with pytest.raises(errors.Forbidden):
+            await opened.put("health", b"")
+
+
 async def test_role_is_narrowed_when_it_is_enabled_again(
     own_etcd: servers.Process, infrastructure: servers.InfrastructurePki, client_tls: Path, tmp_path: Path
 ) -> None:
