@@ -141,7 +141,7 @@ async def sidecar(
         "agent-socket": str(socket),
         "folder": str(folder),
         "concurrency": "1",
-        "drain-seconds": "2",
+        "drain-seconds": "20",
     }
     told = [text for name, value in arguments.items() for text in (f"--{name}", value)]
     try:
@@ -177,10 +177,14 @@ async def kubelet(pod: Pod, path: str, port: int = 15020) -> tuple[int, str]:
 
 
 APPLICATION = """
-import http.server, socket, sys
+import http.server, os, socket, sys, time
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
+        before, _, folder = self.path.partition("/until")
+        if folder:  # answer when the test says so
+            open(folder + "/asked", "w").close()
+            while not os.path.exists(folder + "/go"): time.sleep(0.02)
         text = f"{sys.argv[1]} {self.path} from {self.client_address[0]} "
         text += f"by {self.headers.get('x-forwarded-client-cert', 'nobody')} host {self.headers['host']}"
         body = text.encode()

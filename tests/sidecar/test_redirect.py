@@ -176,11 +176,23 @@ async def test_a_pod_calls_itself(pki: Pki, short: Path) -> None:
         assert (await call(made.catalog, "127.0.0.1", 8080))[0] == 200
 
 
-async def test_a_sidecar_ends_clean(pki: Pki, short: Path) -> None:
-    """SIGTERM ends it and its Envoy with status 0."""
+async def test_a_sidecar_drains_and_ends_clean(pki: Pki, short: Path) -> None:
+    """SIGTERM: a request under way is answered, then it and its Envoy end with status 0."""
     async with mesh(pki, short) as made:
+        folder = short / "signs"
+        folder.mkdir()
+        folder.chmod(0o777)
+        asked = asyncio.create_task(call(made.shop, "10.96.0.10", 80, f"/until{folder}"))
+        await eventually((folder / "asked").exists, "the request at the application")
         running = made.sidecars["catalog-0"]
         running.terminate()
+
+        async def draining() -> bool:
+            return (await kubelet(made.catalog, "/readyz"))[0] == 503
+
+        await eventually(draining, "draining")
+        (folder / "go").touch()
+        assert (await asked)[0] == 200
         assert await asyncio.wait_for(running.wait(), 15) == 0
         assert (await kubelet(made.catalog, "/healthz"))[0] == 0
         assert (await call(made.shop, "10.96.0.10", 80))[0] == 503
