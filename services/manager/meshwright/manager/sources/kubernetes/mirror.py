@@ -119,7 +119,11 @@ class Mirror:
     async def _admit(self, candidates: Mapping[Key, Candidate]) -> Admission:
         made_of = {key: (candidate.text, candidate.created) for key, candidate in candidates.items()}
         if self._admission is None or self._admission.undecided or made_of != self._admitted:
+            before = self._admission.verdicts if self._admission else {}
             self._admission, self._admitted = await self._admissions.admit(candidates), made_of
+            for key, verdict in self._admission.verdicts.items():
+                if not verdict.accepted and before.get(key) != verdict:
+                    _log.warning("object_not_in_force", object=str(key), reason=verdict.reason, message=verdict.message)
         return self._admission
 
     async def _commit(self, admission: Admission) -> None:
