@@ -164,6 +164,15 @@ def test_every_container_that_stays_is_asked_for_its_health(documents):
                 assert "exec" in container[probe], (name_of(document), container["name"], probe)
 
 
+def test_a_pod_that_others_call_serves_on_until_they_know_that_it_goes(documents):
+    for document in documents:
+        if document["kind"] == "Deployment" and part_of(document) != "collector":  # calls to it can wait
+            pod = document["spec"]["template"]["spec"]
+            (container,) = pod["containers"]
+            _, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+            assert 10 <= int(seconds) < pod["terminationGracePeriodSeconds"] - 15, name_of(document)
+
+
 def test_pods_are_selected_by_exactly_one_controller_and_services_name_their_ports(documents):
     controllers = [d for d in documents if d["kind"] in ("Deployment", "StatefulSet", "DaemonSet")]
     for document in documents:

@@ -122,6 +122,18 @@ livenessProbe:
 {{- include "meshwright.probes" (dict "address" "unix:/run/health/health.sock" "ready" "/readyz" "alive" "/healthz") }}
 {{- end }}
 
+{{/* A pod that goes serves on until callers have heard of it: names are remembered for seconds by DNS and by proxies. The
+grace holds this wait and a part's own end. */}}
+{{- define "meshwright.farewell" -}}
+lifecycle:
+  preStop:
+    exec: {command: [sleep, "15"]}
+{{- end }}
+
+{{- define "meshwright.grace" -}}
+terminationGracePeriodSeconds: 45
+{{- end }}
+
 {{/* A Service's host name inside the cluster. */}}
 {{- define "meshwright.host" -}}
 meshwright-{{ .part }}.{{ .root.Release.Namespace }}.svc

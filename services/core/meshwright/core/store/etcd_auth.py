@@ -42,8 +42,8 @@ ROLES: Mapping[str, Role] = {
     "mixer": Role(writes=("/meshwright/mixer/",), reads=(CONFIG,)),
     "citadel": Role(writes=("/meshwright/citadel/",), reads=(CONFIG,)),
     "nsm-registry": Role(writes=("/meshwright/nsm/",)),
-    # etcd's own certificate. Its pod's probe reads the key `health` with it, and a name without a user would be an error
-    # with a stack trace in etcd's log each time.
+    # etcd's own certificate: its pod's probe reads the key `health` with it, and a name without a user would be an
+    # error with a stack trace in etcd's log each time.
     "etcd": Role(reads=("health",)),
 }
 
