@@ -209,3 +209,51 @@ def test_what_did_not_change_is_the_same_object_in_the_next_revision() -> None:
     assert before.shared is after.shared
     assert before.listeners is after.listeners
     assert before.endpoint(CATALOG) is after.endpoint(CATALOG)
+
+
+REDIRECTED = """
+apiVersion: v1
+kind: Service
+metadata: {name: catalog}
+spec: {selector: {app: catalog}, clusterIPs: [10.96.0.10], ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: catalog-v2}
+spec: {selector: {app: catalog}, clusterIPs: [10.96.0.11], ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1beta1
+kind: WorkloadEntry
+metadata: {name: catalog-0, annotations: {meshwright.io/injected: redirect}}
+spec: {address: 10.88.0.5, labels: {app: catalog}, serviceAccount: catalog}
+---
+apiVersion: networking.istio.io/v1beta1
+kind: WorkloadEntry
+metadata: {name: shop-0, annotations: {meshwright.io/injected: redirect}}
+spec: {address: 10.88.0.6, labels: {app: shop}, serviceAccount: shop}
+"""
+SHIFT = """
+apiVersion: split.smi-spec.io/v1alpha4
+kind: TrafficSplit
+metadata: {name: catalog}
+spec: {service: catalog, backends: [{service: catalog-v2, weight: 1}]}
+"""
+
+
+def test_redirecting_proxies_share_the_listeners_of_services_and_a_split_pushes_one_route() -> None:
+    world = World(REDIRECTED)
+    name = "outbound|80||catalog.default.svc.cluster.local"
+    one, other = (world.snapshot.view("default", workload) for workload in ("shop-0", "catalog-0"))
+    assert one is not None
+    assert other is not None
+    assert one.listeners[name] is other.listeners[name]
+    proxy = Proxy()
+    proxy.subscription.offer(one)
+    proxy.settle()
+    assert proxy.subscription.acknowledged_revision == 1
+    after = world.apply(SHIFT).view("default", "shop-0")
+    assert after is not None
+    assert after.listeners[name] is one.listeners[name]
+    proxy.subscription.offer(after)
+    assert proxy.settle() == [("RouteConfiguration", [name])]
+    assert proxy.subscription.acknowledged_revision == 2
