@@ -120,7 +120,7 @@ def test_endpoints_come_from_all_slices_with_their_zones_and_whether_a_proxy_is_
     assert discovered.endpoints["catalog", 80] == (
         Endpoint("10.1.0.1", 8080, "north", True),
         Endpoint("10.1.0.2", 8080, "south", False),
-        Endpoint("192.0.2.1", 8080, "", False),
+        Endpoint("192.0.2.1", 8080, "", meshed=False, outside=True),
     )
     assert discovered.accounts["catalog"] == ("catalog",), "only who has a proxy shows an identity"
 

@@ -143,6 +143,13 @@ async def test_a_pod_without_a_proxy_can_be_left_out(shop: Shop, pki: Pki, tmp_p
     async with journey(shop, pki, tmp_path, outbound_plaintext=False) as (_, proxy):
         await eventually(lambda: proxy.endpoints(shop.name("catalog-v1")), "endpoints of v1")
         assert proxy.endpoints(shop.name("catalog-v2")) == set()
+        at = {"namespace": shop.namespace}
+        await shop.server.apply(
+            service("elsewhere", None, [{"name": "http", "port": 80}], **at, clusterIP=None, clusterIPs=None),
+            slice_("elsewhere-a", "elsewhere", [endpoint("192.0.2.9")], **at),
+        )
+        outside = {("192.0.2.9", 8080, "", True)}
+        await eventually(lambda: proxy.endpoints(shop.name("elsewhere")) == outside, "an address that is no pod's")
 
 
 async def test_a_split_changes_what_proxies_get_and_its_status_says_so(shop: Shop, pki: Pki, tmp_path: Path) -> None:

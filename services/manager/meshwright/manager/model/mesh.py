@@ -171,12 +171,16 @@ class Split:
 
 
 class Endpoint(NamedTuple):
-    """An address and a port. Not `meshed`: no proxy of ours is there, and only plain text is understood."""
+    """An address and a port. Not `meshed`: no proxy of ours is there, so that bytes go there as they are.
+
+    `outside`: it is no workload of the mesh's or the cluster's, such as the API server or a database elsewhere.
+    """
 
     address: str
     port: int
     zone: str = ""
     meshed: bool = True
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

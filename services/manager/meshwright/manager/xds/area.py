@@ -140,7 +140,7 @@ def _addresses(area: Area, service: Service, port: Port, parameters: names.Param
     addresses = area.endpoints.get((service.name, port.number), ())
     if parameters.outbound_plaintext:
         return addresses
-    return tuple(address for address in addresses if address.meshed)
+    return tuple(address for address in addresses if address.meshed or address.outside)
 
 
 def _http(port: Port, addresses: tuple[Endpoint, ...]) -> bool:

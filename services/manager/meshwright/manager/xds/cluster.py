@@ -39,7 +39,8 @@ _MAX_REQUESTS = 4096  # in flight to one cluster; more are refused at once, so t
 def outbound(service: Service, port: Port, accounts: Iterable[str], parameters: names.Parameters) -> Cluster:
     """Reach a service's port: endpoints by EDS, and only the identities of its workloads are accepted."""
     name = names.outbound(service, port)
-    mixed = service.clustered and parameters.outbound_plaintext
+    # A service without a selector is one of addresses that somebody wrote down: outside of the mesh, as a rule.
+    mixed = service.clustered and (parameters.outbound_plaintext or not service.selector)
     http2 = port.protocol is Protocol.HTTP2 or (port.protocol is Protocol.HTTP1 and not mixed)
     spoken = tls.TCP if port.protocol is Protocol.OTHER else tls.HTTP2 if http2 else tls.HTTP1
     # Nobody has the ID that ends in "/sa/": a service without workloads accepts no certificate, instead of any.

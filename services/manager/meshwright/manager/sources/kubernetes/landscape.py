@@ -225,9 +225,7 @@ class _Place:
 
     def _endpoint(self, found: SliceEndpoint, number: int) -> Endpoint | None:
         if not found.pod:
-            return Endpoint(
-                found.address, number, found.zone, meshed=False
-            )  # outside of the cluster, or the node's own
+            return Endpoint(found.address, number, found.zone, meshed=False, outside=True)
         pod = self._pods.get(found.pod)
         return Endpoint(found.address, number, found.zone, pod.proxy is not Proxy.NONE) if pod else None
 
