@@ -15,7 +15,7 @@ pub enum Error {
         reason: String,
     },
     /// The kernel refused a step.
-    #[error("{step}: {reason}{}", remedy(.reason))]
+    #[error("{step}: {reason}{}", remedy(.step, .reason))]
     Kernel {
         /// What was being done, with the interface's name.
         step: String,
@@ -28,6 +28,9 @@ pub enum Error {
     /// The table is full.
     #[error("{0} connections are open, which is the limit of this forwarder")]
     Full(usize),
+    /// What was asked for is all given away; the text says what.
+    #[error("{0} are in use (close a connection, or serve it by more functions)")]
+    InUse(String),
 }
 
 impl Error {
@@ -46,10 +49,10 @@ impl Error {
     }
 }
 
-fn remedy(reason: &str) -> &'static str {
+fn remedy(step: &str, reason: &str) -> &'static str {
     if reason.contains("not permitted") {
         " (the forwarder needs CAP_NET_ADMIN and CAP_SYS_ADMIN in the user namespace that owns the network namespace)"
-    } else if reason.contains("not supported") {
+    } else if reason.contains("not supported") && step.starts_with("make the pair") {
         " (the kernel lacks the veth driver)"
     } else {
         ""

@@ -6,6 +6,7 @@
 //! ```text
 //! Forwarder ── table of connections ── CrossConnect (trait)
 //!                                       └── veth   a pair of interfaces, one in each namespace
+//! sriov::Pool ── functions of network cards, given to connections as interfaces or to user space
 //! ```
 #![deny(unsafe_code)]
 
@@ -15,6 +16,7 @@ mod forwarder;
 mod interface;
 mod namespace;
 mod port;
+pub mod sriov;
 mod veth;
 
 pub use cross_connect::{Counters, CrossConnect, Side};

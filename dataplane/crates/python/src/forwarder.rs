@@ -15,11 +15,11 @@ create_exception!(
     "The kernel refused a step of a cross-connect."
 );
 
-fn to_python(error: Error) -> PyErr {
+pub(crate) fn to_python(error: Error) -> PyErr {
     match error {
         Error::Invalid { .. } => PyValueError::new_err(error.to_string()),
         Error::Unknown(_) => PyKeyError::new_err(error.to_string()),
-        Error::Kernel { .. } | Error::Full(_) => ForwarderError::new_err(error.to_string()),
+        Error::Kernel { .. } | Error::Full(_) | Error::InUse(_) => ForwarderError::new_err(error.to_string()),
     }
 }
 
@@ -88,7 +88,7 @@ impl KernelPort {
 }
 
 impl KernelPort {
-    fn to_port(&self) -> meshwright_forwarder::KernelPort {
+    pub(crate) fn to_port(&self) -> meshwright_forwarder::KernelPort {
         meshwright_forwarder::KernelPort {
             namespace: self.namespace.clone(),
             interface: self.interface.clone(),
@@ -141,21 +141,22 @@ impl Forwarder {
 }
 
 fn to_dict<'py>(py: Python<'py>, connected: &Connected) -> PyResult<Bound<'py, PyDict>> {
-    let side = |side: &Side| -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        let mac: Vec<String> = side.mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        dict.set_item("interface", &side.interface)?;
-        dict.set_item("mac", mac.join(":"))?;
-        dict.set_item("rx_packets", side.counters.rx_packets)?;
-        dict.set_item("tx_packets", side.counters.tx_packets)?;
-        dict.set_item("rx_bytes", side.counters.rx_bytes)?;
-        dict.set_item("tx_bytes", side.counters.tx_bytes)?;
-        Ok(dict)
-    };
     let dict = PyDict::new(py);
     dict.set_item("id", &connected.id)?;
-    dict.set_item("client", side(&connected.client)?)?;
-    dict.set_item("endpoint", side(&connected.endpoint)?)?;
+    dict.set_item("client", side_dict(py, &connected.client)?)?;
+    dict.set_item("endpoint", side_dict(py, &connected.endpoint)?)?;
+    Ok(dict)
+}
+
+pub(crate) fn side_dict<'py>(py: Python<'py>, side: &Side) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    let mac: Vec<String> = side.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    dict.set_item("interface", &side.interface)?;
+    dict.set_item("mac", mac.join(":"))?;
+    dict.set_item("rx_packets", side.counters.rx_packets)?;
+    dict.set_item("tx_packets", side.counters.tx_packets)?;
+    dict.set_item("rx_bytes", side.counters.rx_bytes)?;
+    dict.set_item("tx_bytes", side.counters.tx_bytes)?;
     Ok(dict)
 }
 
@@ -178,7 +179,7 @@ where
         .map_err(|error| PyValueError::new_err(format!("{field}[{index}]: {text:?}: {error}")))
 }
 
-fn parse_mac(field: &str, text: &str) -> PyResult<[u8; 6]> {
+pub(crate) fn parse_mac(field: &str, text: &str) -> PyResult<[u8; 6]> {
     let bytes: Option<Vec<u8>> = text
         .split(':')
         .map(|part| {

@@ -22,6 +22,7 @@ mod serve_server;
 mod serve_services;
 mod serve_stall;
 mod serve_telemetry;
+mod sriov;
 
 /// A call allocates some dozens of small things on one thread and frees them on another, where the C library's allocator
 /// spends a tenth of the call. Python's own allocations are none of its business.
@@ -56,4 +57,6 @@ mod _native {
     use super::serve_services::NativeServices;
     #[pymodule_export]
     use super::serve_telemetry::{NativeSpan, drain_spans, dropped_spans};
+    #[pymodule_export]
+    use super::sriov::{FunctionPool, physical_functions};
 }

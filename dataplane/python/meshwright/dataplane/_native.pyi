@@ -9,6 +9,7 @@ __all__ = [
     "ClientStream",
     "Forwarder",
     "ForwarderError",
+    "FunctionPool",
     "GrpcChannel",
     "GrpcServer",
     "Identity",
@@ -26,6 +27,7 @@ __all__ = [
     "drain_spans",
     "dropped_spans",
     "open_descriptors",
+    "physical_functions",
     "read_calls",
     "server_of",
 ]
@@ -68,6 +70,48 @@ class Forwarder:
     def close(self, id: str) -> None: ...
     def remove(self, id: str, netns_fd: int) -> None: ...
     def list(self) -> list[ConnectedDict]: ...
+
+@type_check_only
+class VirtualFunctionDict(TypedDict):
+    address: str
+    driver: str | None
+    iommu_group: int | None
+    interface: str | None
+
+@type_check_only
+class PhysicalFunctionDict(TypedDict):
+    address: str
+    model: str
+    driver: str | None
+    interface: str | None
+    total: int
+    functions: list[VirtualFunctionDict]
+
+@type_check_only
+class ListedDict(TypedDict):
+    physical: str
+    function: VirtualFunctionDict
+    services: list[str]
+    holder: str | None
+
+@type_check_only
+class GivenDict(TypedDict):
+    address: str
+    iommu_group: int | None
+    side: SideDict | None
+
+def physical_functions(root: str) -> list[PhysicalFunctionDict]: ...
+
+@final
+class FunctionPool:
+    def __new__(cls, served: Sequence[tuple[str, int, Sequence[str], str | None]], root: str) -> FunctionPool: ...
+    def restore(self, id: str, address: str) -> bool: ...
+    def settle(self) -> list[str]: ...
+    def give_interface(self, id: str, service: str, mac: str, vlan: int, port: KernelPort) -> GivenDict: ...
+    def give_device(self, id: str, service: str, mac: str, vlan: int) -> GivenDict: ...
+    def give_back(self, id: str) -> None: ...
+    def fallen(self) -> list[str]: ...
+    def list(self) -> list[ListedDict]: ...
 
 _MetadataPairs: TypeAlias = list[tuple[str, str | bytes]]
 _MetadataLike: TypeAlias = Iterable[tuple[str, str | bytes]]

@@ -1,7 +1,8 @@
 """meshwright-forwarder, built top to bottom: journal, the manager it serves, the chain, server, registration.
 
 The order of the chain is the program: where the message is in its path, who says so, one call at a time, who watches,
-the client's descriptor, the cross-connect, which endpoint, and on to it.
+the client's descriptor, the cross-connect (by a network card's function, or else by the kernel), which endpoint, and on
+to it.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from datetime import timedelta
 import structlog
 
 from meshwright.core import clock as clocks
+from meshwright.core import errors
 from meshwright.core import health as healths
 from meshwright.core import service as services
 from meshwright.core.service import Service
 from meshwright.core.settings import SOCKET_MODES
+from meshwright.dataplane.agent import connect_function, functions_file
+from meshwright.dataplane.agent.connect_function import ConnectFunction
 from meshwright.dataplane.agent.connect_kernel import ConnectKernel
 from meshwright.dataplane.agent.discover import DiscoverEndpoint
 from meshwright.dataplane.agent.rights import Rights
-from meshwright.dataplane.forwarder import Forwarder
+from meshwright.dataplane.forwarder import Forwarder, ForwarderError
 from meshwright.dataplane.settings import Settings
+from meshwright.dataplane.sriov import FunctionPool, physical_functions
 from meshwright.nsm import descriptors, metrics, wire
 from meshwright.nsm.chain import Chain, NextHop
 from meshwright.nsm.connections import Connections
@@ -72,6 +77,11 @@ async def _serve(settings: Settings, own: Service, health: healths.Health) -> No
         assert state.accepted is not None
         monitor.update(state.accepted)
 
+    pool = await _function_pool(settings) if settings.sriov else None
+    if pool is not None:
+        await asyncio.to_thread(connect_function.restore, pool, connections)
+        own.spawn(connect_function.Returned(pool, connections, clock).run(), "take functions back")
+
     peer = Peer(
         "nsmgr",
         settings.connect_to,
@@ -92,7 +102,7 @@ async def _serve(settings: Settings, own: Service, health: healths.Health) -> No
         Begin(connections, record=journal.record),
         monitor,
         take_descriptors,
-        ConnectKernel(Forwarder()),
+        ConnectFunction(pool, otherwise=ConnectKernel(Forwarder())),
         DiscoverEndpoint(registry, manager, random.Random()),
         Forward(resolve),
     )
@@ -120,3 +130,20 @@ async def _serve(settings: Settings, own: Service, health: healths.Health) -> No
     log.info("forwarder.serving", address=address, name=name, restored=len(connections))
     own.spawn(registration.run(), "register")
     own.spawn(Expiry(chain, connections, clock).run(), "expire connections")
+
+
+async def _function_pool(settings: Settings) -> FunctionPool:
+    assert settings.sriov is not None
+    served = functions_file.load(settings.sriov)
+    try:
+        pool = await asyncio.to_thread(FunctionPool, served)
+        found = await asyncio.to_thread(physical_functions)
+    except (ValueError, ForwarderError) as error:
+        raise errors.ConfigError(str(error), field="sriov") from error
+    names = {listed.physical for listed in pool.list()}
+    for card in found:
+        log.info(
+            "forwarder.sriov.found", card=card.address, model=card.model, driver=card.driver, interface=card.interface,
+            functions=len(card.functions), most=card.total, served=card.address in names,
+        )  # fmt: skip
+    return pool

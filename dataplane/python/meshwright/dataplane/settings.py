@@ -46,6 +46,11 @@ class Settings(ServiceSettings):
         description="Without network administration rights (CAP_NET_ADMIN, CAP_SYS_ADMIN): auto enters a user "
         "namespace of its own and connects namespaces that belong to it; never reports not ready.",
     )
+    sriov: Path | None = Field(
+        None,
+        description="YAML file of the physical functions whose virtual ones this forwarder gives to connections (see "
+        "docs/sriov.md). None: it gives none.",
+    )
     max_token_lifetime: float = Field(600.0, gt=0, description="Longest life of this forwarder's tokens, in seconds.")
     max_connections: int = Field(10_000, gt=0, description="Connections that this forwarder holds at once.")
 

@@ -1,4 +1,4 @@
-"""A network service endpoint: serves connections into its own network namespace.
+"""A network service endpoint: serves connections into its own network namespace, or on the wire where it is.
 
 Usable as it is from any process that sits in the namespace it serves:
 
@@ -22,11 +22,12 @@ from meshwright.core.clock import Clock, SystemClock
 from meshwright.core.grpc import Authorization, Server
 from meshwright.core.identity import IdentitySource
 from meshwright.nsm import descriptors, urls, wire
-from meshwright.nsm.chain import Chain
+from meshwright.nsm.chain import Chain, Element
 from meshwright.nsm.connections import Connections
 from meshwright.nsm.elements.begin import Begin
 from meshwright.nsm.elements.paths import UpdatePath
 from meshwright.nsm.elements.serve_kernel import ServeKernel
+from meshwright.nsm.elements.serve_wire import ServeWire
 from meshwright.nsm.elements.token import Tokens
 from meshwright.nsm.expiry import Expiry
 from meshwright.nsm.ipam import PointToPoint
@@ -44,7 +45,8 @@ class Endpoint:
     """Serves `services` from entering to leaving the context; while inside, it stays registered.
 
     `labels` are given by service. `manager` is the SPIFFE ID of the node's network service manager, the only one that
-    may call; by default the platform's. `namespace` stays the caller's; by default it is the process's own.
+    may call; by default the platform's. `namespace` stays the caller's; by default it is the process's own. With `vlan`
+    (0: none) the endpoint needs no forwarder at its end: who has the addresses is on that VLAN of the wire.
     `socket_mode` lets a manager connect that runs as another user; certificates decide who may call.
     """
 
@@ -61,6 +63,7 @@ class Endpoint:
         payload: str = "IP",
         manager: str | None = None,
         namespace: descriptors.Descriptor | None = None,
+        vlan: int | None = None,
         lifetime: timedelta = timedelta(minutes=10),
         clock: Clock | None = None,
         socket_mode: int = 0o600,
@@ -71,7 +74,7 @@ class Endpoint:
         self._listen, self._connect_to, self._identity = listen, connect_to, identity
         self._manager, self._namespace, self._lifetime = manager, namespace, lifetime
         self._clock = clock or SystemClock()
-        self._addresses = PointToPoint(prefix)
+        self._addresses, self._vlan = PointToPoint(prefix), vlan
         self._socket_mode = socket_mode
         self._cleanup = contextlib.AsyncExitStack()
 
@@ -94,14 +97,13 @@ class Endpoint:
         await self._cleanup.aclose()
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
-        namespace = self._namespace or stack.enter_context(descriptors.own_network_namespace())
         monitor = Monitor()
         chain = Chain(
             UpdatePath(self.name, self.connections),
             Tokens(self._identity, lifetime=self._lifetime),
             Begin(self.connections),
             monitor,
-            ServeKernel(self.name, namespace, self._addresses),
+            self._serving(stack),
         )
         stack.callback(self._forget_all)
         manager = self._manager_id()
@@ -153,6 +155,12 @@ class Endpoint:
                 f"{self.name} can't register at {self._connect_to} within {_REGISTER_SECONDS:g} s: {registration.fault}"
             ) from error
         stack.push_async_callback(registration.unregister)
+
+    def _serving(self, stack: contextlib.AsyncExitStack) -> Element:
+        if self._vlan is not None:
+            return ServeWire(self.name, self._vlan, self._addresses)
+        namespace = self._namespace or stack.enter_context(descriptors.own_network_namespace())
+        return ServeKernel(self.name, namespace, self._addresses)
 
     def _manager_id(self) -> str | None:
         if self._identity is None:

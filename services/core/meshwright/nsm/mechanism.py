@@ -1,4 +1,8 @@
-"""Mechanisms: how one hop's two ends meet. In this version: KERNEL, a network interface in a namespace."""
+"""Mechanisms: how one hop's two ends meet.
+
+KERNEL is a network interface in a namespace. NOOP is an end that needs no forwarder: it is on the wire already, and
+only tells where (addresses, VLAN).
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,14 @@ from meshwright.nsm.errors import InvalidMechanism
 from meshwright.nsm.wire import Mechanism
 
 KERNEL = "KERNEL"
+NOOP = "NOOP"
 LOCAL = "LOCAL"
 
 NAME = "name"  # of the interface
 INODE = "inodeURL"  # of its network namespace
+PCI_ADDRESS = "pciAddress"  # of the virtual function that the interface is, or that user space drives
+
+SRIOV_TOKEN = "sriovToken"  # the connection's label by which a client asks for one: <service domain>/<capability>
 
 _NAME_LIMIT = 15  # IFNAMSIZ without its zero
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -25,6 +33,11 @@ def kernel(inode: Inode | None = None, interface: str = "") -> Mechanism:
     if interface:
         parameters[NAME] = interface
     return Mechanism(cls=LOCAL, type=KERNEL, parameters=parameters)
+
+
+def noop() -> Mechanism:
+    """Return a NOOP mechanism."""
+    return Mechanism(cls=LOCAL, type=NOOP)
 
 
 def choose(current: Mechanism | None, preferences: Iterable[Mechanism], supported: Iterable[str]) -> Mechanism:

@@ -6,29 +6,20 @@ nobody but the forwarder ever holds both.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar, TypeVarTuple
 
 from meshwright.core import errors
-from meshwright.dataplane.forwarder import Connected, Forwarder, ForwarderError, KernelPort
+from meshwright.dataplane.agent import ports
+from meshwright.dataplane.forwarder import Connected, Forwarder, KernelPort
 from meshwright.nsm import mechanism
 from meshwright.nsm.chain import Exchange, Proceed
-from meshwright.nsm.descriptors import Descriptor, Inode
+from meshwright.nsm.descriptors import Inode
 from meshwright.nsm.errors import InvalidMechanism
-from meshwright.nsm.wire import Connection, Mechanism, NetworkServiceRequest, Route
-
-Answer = TypeVar("Answer")
-Arguments = TypeVarTuple("Arguments")
-
-
-class CrossConnectFailed(errors.Unavailable):
-    """The kernel refused a step; the message names it and the remedy."""
+from meshwright.nsm.wire import Connection, Mechanism, NetworkServiceRequest
 
 
 @dataclass(frozen=True, slots=True)
-class _Ports:
+class _Ends:
     client: tuple[Inode, str]
     endpoint: tuple[Inode, str]
 
@@ -38,7 +29,7 @@ class ConnectKernel:
 
     def __init__(self, forwarder: Forwarder) -> None:
         self._forwarder = forwarder
-        self._ports: dict[str, _Ports] = {}
+        self._ends: dict[str, _Ends] = {}
 
     async def __call__(self, request: NetworkServiceRequest, exchange: Exchange, proceed: Proceed) -> Connection:
         """Ask the endpoint, then connect; on Close disconnect, then tell the endpoint."""
@@ -48,7 +39,8 @@ class ConnectKernel:
             return await proceed(request, exchange)
         wish = mechanism.choose(request.connection.mechanism, request.mechanism_preferences, [mechanism.KERNEL])
         client = mechanism.kernel(
-            _inode(wish, "the client"), mechanism.interface_name(wish, request.connection.network_service, state.id)
+            ports.inode_of(wish, "the client"),
+            mechanism.interface_name(wish, request.connection.network_service, state.id),
         )
         answer = await proceed(self._onward(request, exchange), exchange)
         exchange.answer.clear()
@@ -72,75 +64,42 @@ class ConnectKernel:
 
     async def _connect(self, client: Mechanism, answer: Connection, exchange: Exchange) -> Connected:
         state = exchange.state
-        here, there = _descriptor(client, exchange), _descriptor(answer.mechanism, exchange)
+        here = ports.descriptor_of(client, exchange, "the client")
+        there = ports.descriptor_of(answer.mechanism, exchange, "the endpoint")
         if here.inode == there.inode:
             raise InvalidMechanism("client and endpoint are in the same network namespace", field="inodeURL")
         context = answer.context
-        ports = _Ports(
+        ends = _Ends(
             (here.inode, client.parameters[mechanism.NAME]), (there.inode, answer.mechanism.parameters[mechanism.NAME])
         )
-        if self._ports.get(state.id, ports) != ports:  # somebody moved: in place is not possible
-            await self._run(self._forwarder.close, state.id)
+        if self._ends.get(state.id, ends) != ends:  # somebody moved: in place is not possible
+            await ports.run(self._forwarder.close, state.id)
         client_port = KernelPort(
             here.fileno(),
-            ports.client[1],
+            ends.client[1],
             addresses=list(context.ip_context.src_ip_addrs),
-            routes=_routes(context.ip_context.src_routes),
+            routes=ports.routes(context.ip_context.src_routes),
             mtu=context.MTU or None,
         )
         endpoint_port = KernelPort(
             there.fileno(),
-            ports.endpoint[1],
+            ends.endpoint[1],
             addresses=list(context.ip_context.dst_ip_addrs),
-            routes=_routes(context.ip_context.dst_routes),
+            routes=ports.routes(context.ip_context.dst_routes),
             mtu=context.MTU or None,
         )
-        self._ports[state.id] = ports
-        return await self._run(self._forwarder.connect, state.id, client_port, endpoint_port)
+        self._ends[state.id] = ends
+        return await ports.run(self._forwarder.connect, state.id, client_port, endpoint_port)
 
     async def _disconnect(self, identifier: str, connection: Connection, exchange: Exchange) -> None:
-        known = self._ports.pop(identifier, None)
+        known = self._ends.pop(identifier, None)
         try:
-            await self._run(self._forwarder.close, identifier)
+            await ports.run(self._forwarder.close, identifier)
         except errors.NotFound:
             if known is None:  # made by an earlier process: found by its mark in whatever namespace came along
                 for held in exchange.state.held:
-                    await self._run(self._forwarder.remove, identifier, held.fileno())
+                    await ports.run(self._forwarder.remove, identifier, held.fileno())
         except BaseException:
             if known is not None:
-                self._ports[identifier] = known
+                self._ends[identifier] = known
             raise
-
-    async def _run(self, function: Callable[[*Arguments], Answer], *arguments: *Arguments) -> Answer:
-        """Run a step on a thread: the kernel takes some milliseconds."""
-        try:
-            return await asyncio.to_thread(function, *arguments)
-        except KeyError as error:
-            raise errors.NotFound(f"no cross-connect {error}") from error
-        except ValueError as error:
-            raise InvalidMechanism(str(error), field="mechanism") from error
-        except ForwarderError as error:
-            raise CrossConnectFailed(str(error)) from error
-
-
-def _inode(wish: Mechanism, whose: str) -> Inode:
-    inode = mechanism.inode(wish)
-    if inode is None:
-        raise InvalidMechanism(
-            f"{whose} named no network namespace",
-            field="mechanism.parameters[inodeURL]",
-            remedy="pass the namespace's descriptor beside the message",
-        )
-    return inode
-
-
-def _descriptor(of: Mechanism, exchange: Exchange) -> Descriptor:
-    inode = _inode(of, "the endpoint")
-    held = exchange.state.held.get(inode)
-    if held is None:
-        raise InvalidMechanism(f"no descriptor of {inode.url} was passed", field="mechanism.parameters[inodeURL]")
-    return held
-
-
-def _routes(routes: Iterable[Route]) -> list[tuple[str, str | None]]:
-    return [(route.prefix, route.nextHop or None) for route in routes]
