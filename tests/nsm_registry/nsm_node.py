@@ -63,6 +63,7 @@ class Node:
     arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     plain: bool = False  # without mutual TLS
     without_rights: tuple[str, ...] = ()  # parts that run without any capability
+    seconds: float = SECONDS  # until all parts are ready
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[str, int] = field(
         default_factory=lambda: {part: free_port() for part in ("nsm-registry", "nsmgr", "mixer", "collector")}
@@ -97,10 +98,10 @@ class Node:
                 self.pki.write(self.pki.part(part), folder)
             with open(self.folder / f"{part}.log", "ab") as log:
                 self.processes[part] = subprocess.Popen(self.command(part), stderr=log)
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + self.seconds
         for part in parts if wait_for is None else wait_for:
             while not self.is_ready(part):
-                assert time.monotonic() < deadline, f"{part} isn't ready within {SECONDS} s:\n{self.log(part)}"
+                assert time.monotonic() < deadline, f"{part} isn't ready within {self.seconds} s:\n{self.log(part)}"
                 time.sleep(0.05)
 
     def health(self, part: str) -> dict:
