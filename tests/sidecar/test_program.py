@@ -115,3 +115,33 @@ async def test_whatever_arrives_is_answered_or_closed(
 ) -> None:
     said = await answers(sent)
     assert said.split(b" ")[1:2] == ([status] if status else [])
+
+
+@pytest.mark.parametrize(
+    ("said", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc", b"abc"),
+        (b"HTTP/1.1 200 OK\r\n\r\nabc", b"abc"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2;x=y\r\nbc\r\n0\r\n\r\n", b"abc"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", None),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-1\r\na\r\n", None),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nFFFFFFFF\r\n", None),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab", None),
+        (b"220 smtp.example\r\n\r\n", None),
+        (b"", None),
+    ],
+)
+async def test_an_answer_is_read_whole_or_not_at_all(said: bytes, body: bytes | None) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        where = http.Tcp("127.0.0.1", server.sockets[0].getsockname()[1])
+        if body is None:
+            with pytest.raises(http.MalformedError):
+                await http.ask(where, "/")
+        else:
+            assert await http.ask(where, "/") == http.Answer(200, body)

@@ -11,6 +11,7 @@ import pytest
 from envoys import Mixer, eventually, serving
 from meshes import World
 from pods import APPLICATION, ECHO, Pod, application, call, kubelet, pods, redirect, sidecar, stranger, talk
+from prometheus_client.parser import text_string_to_metric_families
 
 from meshwright.api.envoy.service.accesslog.v3 import als_pb2_grpc
 from meshwright.api.envoy.service.auth.v3 import external_auth_pb2_grpc
@@ -150,7 +151,8 @@ async def test_plain_text_is_kept_out_and_probes_come_in(pki: Pki, short: Path) 
         assert (await kubelet(made.catalog, "/probe/app/livez"))[0] == 200
         assert (await kubelet(made.catalog, "/probe/app/startup"))[0] == 503
         assert (await kubelet(made.catalog, "/probe/app/other"))[0] == 404
-        assert "envoy_cluster" in (await kubelet(made.catalog, "/metrics"))[1]
+        families = list(text_string_to_metric_families((await kubelet(made.catalog, "/metrics"))[1]))
+        assert any(family.name.startswith("envoy_cluster") for family in families)
         await made.publish(names.Parameters(inbound_plaintext=True))
         status, body = await kubelet(made.catalog, "/open", 8080)
         assert (status, "by nobody" in body) == (200, True)

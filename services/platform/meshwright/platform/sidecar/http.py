@@ -113,11 +113,13 @@ async def ask(
             lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
             writer.write(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
             await writer.drain()
-            first, _ = await _head(reader)
+            first, received = await _head(reader)
             words = first.split(" ", 2)
             if len(words) < 2 or not words[1].isdecimal():
                 raise MalformedError(f"the answer begins with {first[:60]!r}")
-            return Answer(int(words[1]), await _rest(reader))
+            chunked = any(pair[0].lower() == "transfer-encoding" for pair in received)
+            body = b"".join([part async for part in (_chunks(reader) if chunked else _rest(reader))])
+            return Answer(int(words[1]), body)
         finally:
             writer.close()
 
@@ -143,12 +145,26 @@ async def _head(reader: asyncio.StreamReader) -> tuple[str, tuple[tuple[str, str
     return first, tuple((name.strip(), value.strip()) for name, _, value in pairs)
 
 
-async def _rest(reader: asyncio.StreamReader) -> bytes:
-    """Read to the end of the connection; chunked bodies are passed on as they came, for people to read."""
-    body = bytearray()
-    while len(body) < _BODY_BYTES and (part := await reader.read(64 * 1024)):
-        body += part
-    return bytes(body)
+async def _rest(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Read to the end of the connection, as was asked for."""
+    total = 0
+    while total < _BODY_BYTES and (part := await reader.read(64 * 1024)):
+        total += len(part)
+        yield part
+
+
+async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Read a body in chunks (RFC 9112, section 7.1)."""
+    total = 0
+    try:
+        while size := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16):
+            total += size
+            if size < 0 or total > _BODY_BYTES:
+                raise MalformedError(f"the answer has more than {_BODY_BYTES} bytes")
+            yield await reader.readexactly(size)
+            await reader.readexactly(2)
+    except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        raise MalformedError("the answer's chunks are broken") from error
 
 
 def _phrase(status: int) -> str:
