@@ -20,6 +20,7 @@ from meshwright.core.kubernetes import Api, Cluster, Kubeconfig, follow, in_clus
 from meshwright.core.kubernetes import api as apis
 
 PODS = "/api/v1/pods"
+MESH = {"meshwright.io/mesh": "enabled"}
 
 
 @pytest.fixture
@@ -120,6 +121,19 @@ async def test_a_collection_is_followed_through_all_that_breaks(server: kube_api
         assert seen.snapshots == 2, "what a compaction took away is listed again"
         await state(health, State.OK)
         assert seen.heard > 3
+
+
+async def test_many_large_objects_come_in_smaller_pages(
+    server: kube_api.KubeApi, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apis, "MAX_ANSWER", 20_000)
+    names = [f"large-{n}" for n in range(12)]
+    for name in names:
+        server.put(f"/api/v1/namespaces/shop/pods/{name}", metadata={"labels": MESH, "annotations": {"a": "x" * 5_000}})
+    async with following(api, Health("pods")) as seen:
+        await seen.until(*names)
+        assert seen.snapshots == 1
+        assert len([each for each in server.requests if each == f"GET {PODS}"]) > 12 / 4
 
 
 async def test_a_watch_that_fell_silent_is_begun_anew(

@@ -14,8 +14,8 @@ from meshwright.core import errors
 from meshwright.core.kubernetes.cluster import Server
 
 DEADLINE_SECONDS = 10.0
-MAX_ANSWER = 64 * 1024 * 1024  # a page of 500 objects of the largest size that the API server takes is below that
-MAX_EVENT = 4 * 1024 * 1024  # one object of a watch: etcd takes 1.5 MiB
+MAX_ANSWER = 16 * 1024 * 1024  # parsed it takes several times that; lists that hold more come in smaller pages
+MAX_EVENT = 16 * 1024 * 1024  # one object of a watch: the server takes 3 MiB of one, and adds to it who changed what
 
 # A server that died with its machine is noticed in half a minute, however long there was nothing to say.
 _KEEP_ALIVE = [
@@ -27,6 +27,10 @@ _KEEP_ALIVE = [
 
 _JSON = "application/json"
 _MERGE = "application/merge-patch+json"
+
+
+class TooLarge(errors.Exhausted):
+    """An answer has more bytes than are read: ask for less of it."""
 
 
 class Api:
@@ -130,12 +134,12 @@ class Api:
 
 
 async def _bounded(answer: httpx.Response) -> bytes:
-    """Read an answer; Unavailable when it is larger than anything that is asked for."""
+    """Read an answer; TooLarge when it is larger than anything that is taken at once."""
     text = bytearray()
     async for chunk in answer.aiter_bytes():
         text += chunk
         if len(text) > MAX_ANSWER:
-            raise errors.Unavailable(f"the API server answered with more than {MAX_ANSWER} bytes")
+            raise TooLarge(f"the API server answered with more than {MAX_ANSWER} bytes")
     return bytes(text)
 
 

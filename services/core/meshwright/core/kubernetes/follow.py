@@ -16,7 +16,7 @@ from typing import Any
 from meshwright.core import clock as clocks
 from meshwright.core import errors, renewal
 from meshwright.core.health import Health
-from meshwright.core.kubernetes.api import Api
+from meshwright.core.kubernetes.api import Api, TooLarge
 
 MAX_OBJECTS = 200_000
 PAGE = 500
@@ -94,9 +94,16 @@ async def _list(
 ) -> tuple[list[Object], str]:
     """Return everything, in pages of one consistent revision, and that revision."""
     objects: list[Object] = []
-    token = ""
+    token, size = "", PAGE
     while True:
-        page = await api.get(path, limit=str(PAGE), **({"continue": token} if token else {}), **query)
+        try:
+            page = await api.get(path, limit=str(size), **({"continue": token} if token else {}), **query)
+        except TooLarge:
+            # Whoever may write objects of a kind may write large ones; that mustn't keep all others from being read.
+            if size == 1:
+                raise
+            size = max(1, size // 8)
+            continue
         objects += (keep(item) for item in page.get("items") or () if isinstance(item, dict))
         if len(objects) > MAX_OBJECTS:
             raise errors.Exhausted(f"{path} has more than {MAX_OBJECTS} objects")
