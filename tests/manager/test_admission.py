@@ -22,6 +22,7 @@ from meshwright.manager.configapi.plan import Plan
 from meshwright.manager.election import KEY, Election
 from meshwright.manager.model import kinds
 from meshwright.manager.model.fault import Fault, Findings
+from meshwright.manager.sources.kubernetes import admission as admissions
 from meshwright.manager.sources.kubernetes import candidate, status
 from meshwright.manager.sources.kubernetes.admission import ACCEPTED, Admission, Admissions, Verdict
 from meshwright.manager.sources.kubernetes.candidate import Candidate
@@ -109,6 +110,30 @@ async def test_each_object_is_judged_by_itself() -> None:
     }
     assert {key.name for key in admission.objects} == {"good", "ok"}
     assert admission.verdicts[handlers[0].key].message == "spec.params: isn't taken"
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"a": "x" * (1 << 20)}, "at most 1.0 MiB"),
+        ({"a": [0] * 200_000}, "more than"),
+        (json.loads('{"a":' * 99 + "1" + "}" * 99), "nested deeper"),
+    ],
+)
+async def test_an_object_that_no_reader_of_the_store_would_take_never_gets_there(params: Any, reason: str) -> None:
+    """Else it would be missing there for ever, and be committed anew each time."""
+    found = read(HANDLER, "large", {"compiledAdapter": "denier", "params": params})
+    admission = await admit(all_of(found, split("ok", "a")))
+    assert {key.name for key in admission.objects} == {"ok"}
+    assert admission.verdicts[found.key].reason == "Invalid"
+    assert reason in admission.verdicts[found.key].message
+
+
+async def test_only_so_many_objects_are_taken_and_the_older_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admissions, "MAX_OBJECTS", 2)
+    admission = await admit(all_of(split("c", "c", 2), split("a", "a", 3), split("b", "b", 1)))
+    assert {key.name for key in admission.objects} == {"b", "c"}
+    assert named(admission)["a"] == (False, "Invalid")
 
 
 async def test_while_an_owner_is_away_nothing_of_its_kinds_changes() -> None:

@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from meshwright.core import errors
+from meshwright.core import config, errors
 from meshwright.core.config import Key
-from meshwright.manager.configapi.plan import Plan
+from meshwright.manager.configapi.plan import MAX_OBJECTS, Plan
 from meshwright.manager.model import kinds, mesh, parse
 from meshwright.manager.model.fault import Fault, Findings
 from meshwright.manager.smi.traffic_split import TrafficSplit
@@ -68,6 +68,8 @@ class Admissions:
                 admission.verdicts[key] = ACCEPTED
             else:
                 admission.refuse(key, "Invalid", sentence(result))
+        for key in sorted(admission.objects, key=lambda key: candidates[key].age)[MAX_OBJECTS:]:
+            admission.refuse(key, "Invalid", f"there are {MAX_OBJECTS} older objects, and no more are taken")
         _settle_splits(admission, candidates)
         _settle_sidecars(admission, candidates)
         for owner in sorted({found.kind.owner for found in admission.objects.values()} - {""}):
@@ -76,7 +78,7 @@ class Admissions:
 
     def _parse(self, key: Key, text: str) -> tuple[str, parse.Parsed | list[Fault]]:
         known = self._parsed.get(key)
-        return known if known is not None and known[0] == text else (text, parse.parse(text, -1, key))
+        return known if known is not None and known[0] == text else (text, _parse(key, text))
 
     async def _ask(self, owner: str, admission: Admission) -> None:
         """Let an owner judge all objects of its kinds together, and again without those that it refused."""
@@ -109,6 +111,15 @@ class Admissions:
             if found.kind.owner == owner:
                 del admission.objects[key]
                 admission.verdicts[key] = Verdict(None, "Pending", reason)
+
+
+def _parse(key: Key, text: str) -> parse.Parsed | list[Fault]:
+    """Parse a document, and let it pass the limits of all who will read it from the store."""
+    try:
+        config.from_json(text, "the cluster")
+    except errors.ConfigError as error:
+        return [Fault(key, error.field, error.message)]
+    return parse.parse(text, -1, key)
 
 
 def sentence(faults: Iterable[Fault]) -> str:
