@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod forwarder;
+mod load;
 mod policy;
 mod serve_access_log;
 mod serve_call;
@@ -33,6 +34,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod _native {
     #[pymodule_export]
     use super::forwarder::{Forwarder, ForwarderError, KernelPort};
+    #[pymodule_export]
+    use super::load::{LoadReport, run_load};
     #[pymodule_export]
     use super::policy::PolicyEngine;
     #[pymodule_export]

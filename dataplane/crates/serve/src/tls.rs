@@ -6,3 +6,5 @@ pub mod identity;
 pub mod spiffe;
 pub(crate) mod trust;
 pub(crate) mod verify;
+
+pub use handshake::client_config;

@@ -14,6 +14,7 @@ __all__ = [
     "GrpcServer",
     "Identity",
     "KernelPort",
+    "LoadReport",
     "Mailbox",
     "MethodCalls",
     "NativeServices",
@@ -29,6 +30,7 @@ __all__ = [
     "open_descriptors",
     "physical_functions",
     "read_calls",
+    "run_load",
     "server_of",
 ]
 
@@ -416,3 +418,55 @@ def server_of(target: str) -> tuple[str, int | None]: ...
 def drain_spans(most: int, timeout: float) -> list[NativeSpan]: ...
 def dropped_spans() -> int: ...
 def open_descriptors() -> int: ...
+
+@final
+class LoadReport:
+    def quantile(self, share: float) -> float: ...
+    def lag_quantile(self, share: float) -> float: ...
+    def buckets(self) -> list[tuple[float, float, int]]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def min(self) -> float: ...
+    @property
+    def max(self) -> float: ...
+    @property
+    def mean(self) -> float: ...
+    @property
+    def deviation(self) -> float: ...
+    @property
+    def statuses(self) -> dict[int, int]: ...
+    @property
+    def failures(self) -> dict[str, int]: ...
+    @property
+    def unsent(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def reconnects(self) -> int: ...
+    @property
+    def warm_up(self) -> int: ...
+    @property
+    def elapsed(self) -> float: ...
+
+def run_load(
+    *,
+    target: str,
+    url: str,
+    grpc: bool,
+    method: str,
+    headers: Sequence[tuple[str, str]],
+    body: bytes,
+    rate: float,
+    poisson: bool,
+    connections: int,
+    streams: int,
+    duration: float,
+    warm_up: float,
+    timeout: float,
+    threads: int,
+    authorities: bytes | None,
+    identity: Identity | None,
+    peer: str,
+    on_progress: Callable[[float, int, int], object] | None,
+) -> LoadReport: ...

@@ -245,6 +245,20 @@ impl Connector {
     }
 }
 
+/// What a client that speaks something else than gRPC needs for the same mutual TLS: the configuration with the identity
+/// of now, and the name to ask for.
+pub fn client_config(
+    identities: &Arc<Identities>,
+    expected: &Expected,
+    alpn: &[u8],
+) -> Result<(Arc<ClientConfig>, ServerName<'static>), rustls::Error> {
+    let connector = Connector::new(identities.clone(), expected.clone());
+    let mut config = connector.configure(&identities.current(), identities.versions())?;
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.resumption = Resumption::disabled(); // a resumed session's peer would have to be verified again
+    Ok((Arc::new(config), connector.name()))
+}
+
 /// Whom a handshake that began with `identity` has shown; `again` verifies what a resumed one has taken from its session.
 fn after(
     connection: &CommonState,
