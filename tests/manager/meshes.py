@@ -157,10 +157,11 @@ class Proxy:
         self.log = []
         while responses := [decode(raw) for raw in self.subscription.pending()]:
             for response in responses:
-                self._take(response)
+                self.take(response)
         return self.log
 
-    def _take(self, response: DiscoveryResponse) -> None:
+    def take(self, response: DiscoveryResponse) -> None:
+        """Acknowledge a response, or refuse it, and ask for what it leads to."""
         resources = [
             json_format.MessageToDict(packed, preserving_proto_field_name=True) for packed in response.resources
         ]

@@ -30,6 +30,12 @@ pub(crate) fn namespace(id: &str) -> Option<&str> {
         .filter(|namespace| !namespace.is_empty())
 }
 
+/// Whether a report says that its request was decided by the client's own cache (Mixer's `check.cache_hit`).
+pub(crate) fn is_cached_decision(attributes: &Attributes) -> bool {
+    let hit = attributes.get("check.cache_hit").and_then(|hit| hit.value.as_ref());
+    matches!(hit, Some(Value::BoolValue(true)))
+}
+
 /// A path without its query.
 pub(crate) fn url_path(path: &str) -> &str {
     path.split(['?', '#']).next().unwrap_or(path)

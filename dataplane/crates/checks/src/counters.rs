@@ -27,6 +27,8 @@ counters! {
     checks_invalid,
     /// Checks that a quota refused, wholly.
     quotas_refused,
+    /// Decisions that clients took from their own caches, as they reported.
+    checks_cached,
     /// Charges sent to the replica that owns the cell.
     quota_forwarded,
     /// Charges decided by the local cell because the owner couldn't be reached.

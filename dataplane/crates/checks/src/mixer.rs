@@ -19,9 +19,9 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 use tower_service::Service;
 
-use crate::counters;
 use crate::raw::RawCodec;
 use crate::state::{State, status};
+use crate::{attributes, counters};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -146,8 +146,9 @@ fn report(state: &State, request: &Request<Bytes>) -> Result<Response<Bytes>, St
     }
     let program = state.engine.program();
     let peer = CallContext::of(request).map(|context| &*context.peer);
-    let (mut records, mut errors) = (Vec::new(), Vec::new());
+    let (mut records, mut errors, mut cached) = (Vec::new(), Vec::new(), 0);
     for (position, attributes) in expand(&message).into_iter().enumerate() {
+        cached += u64::from(attributes.as_ref().is_ok_and(attributes::is_cached_decision));
         match attributes.and_then(|attributes| state.record(&program, RecordKind::Report, attributes, peer)) {
             Ok(record) => records.extend(record),
             Err(error) => errors.push(format!("attributes[{position}]: {error}")),
@@ -161,6 +162,7 @@ fn report(state: &State, request: &Request<Bytes>) -> Result<Response<Bytes>, St
         ));
     }
     state.counters.records_queued.fetch_add(count, Ordering::Relaxed);
+    state.counters.checks_cached.fetch_add(cached, Ordering::Relaxed);
     if errors.is_empty() {
         return Ok(Response::new(Bytes::new()));
     }

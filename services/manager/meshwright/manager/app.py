@@ -107,7 +107,7 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         server = own.server(rules(settings.trust_domain))
         owned = cluster.owns if cluster else nobodys
         config_pb2_grpc.add_ConfigServiceServicer_to_server(
-            ConfigService(catalogue, writer, owners, status, owned), server
+            ConfigService(catalogue, writer, owners, status, hub.convergence, owned), server
         )
         DiscoveryServer(hub, settings.trust_domain).add_to(server)
         address = await own.serve(server, grace=1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 PROXIES = Gauge("meshwright_manager_proxies", "Proxies connected to this replica.")
 REVISION = Gauge("meshwright_manager_revision", "Revision of the configuration that this replica distributes.")
@@ -32,3 +32,9 @@ KUBERNETES_REJECTED = Gauge(
 )
 KUBERNETES_STATUSES = Counter("meshwright_manager_kubernetes_statuses", "Statuses of custom resources written.")
 ELECTED = Gauge("meshwright_manager_elected", "1 while this replica writes for all: store and statuses.")
+ACKNOWLEDGED_SECONDS = Histogram(
+    "meshwright_manager_acknowledged_seconds",
+    "Time from an accepted change until 90 % of the proxies had acknowledged it, by resource type.",
+    ["type"],
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+)

@@ -24,6 +24,7 @@ from meshwright.manager.configapi.owners import Owners
 from meshwright.manager.configapi.status import StatusBoard
 from meshwright.manager.model import kinds
 from meshwright.manager.model.parse import Parsed
+from meshwright.manager.xds.convergence import Convergence
 
 _ATTEMPTS = 5
 _SETTLE_SECONDS = 5.0
@@ -49,9 +50,11 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
         writer: Writer | None,
         owners: Owners,
         status: StatusBoard,
+        convergence: Convergence,
         owned: plans.Owned = plans.nobodys,
     ) -> None:
         self._catalogue, self._writer, self._owners, self._status = catalogue, writer, owners, status
+        self._convergence = convergence
         self._owned = owned  # by a cluster
         self._turn = asyncio.Lock()  # requests at one replica wait for each other instead of losing conflicts
 
@@ -120,11 +123,13 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
                 if plan.findings.violations or dry_run or self._writer is None or not (plan.put or plan.delete):
                     return plan, state.revision
                 texts = {key: parsed.text for key, parsed in plan.put.items()}
+                accepted = self._convergence.now()
                 try:
                     revision = await self._writer.commit(texts, plan.delete, state.revision)
                 except errors.Conflict:
                     await self._catalogue.reached(state.revision + 1, _SETTLE_SECONDS)
                     continue
+                self._convergence.accepted(revision, accepted)
                 metrics.COMMITS.inc()
                 _log.info("committed", revision=revision, put=len(texts), deleted=len(plan.delete), caller=caller)
                 # Whoever applies and lists sees what they applied.

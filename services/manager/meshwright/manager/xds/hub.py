@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from meshwright.core import errors
 from meshwright.manager import metrics
+from meshwright.manager.xds.convergence import Convergence
 from meshwright.manager.xds.node import Node
 from meshwright.manager.xds.snapshot import Snapshot
 from meshwright.manager.xds.subscription import Subscription
@@ -38,6 +39,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.latest: Snapshot | None = None
+        self.convergence = Convergence()
         self._connections: dict[Connection, None] = {}
         self._identities: Counter[str] = Counter()
 
@@ -45,6 +47,7 @@ class Hub:
         """Make a snapshot the newest, and ring every proxy's bell."""
         self.latest = snapshot
         metrics.REVISION.set(snapshot.revision)
+        self.convergence.published(snapshot.revision, len(self._connections))
         for connection in self._connections:
             connection.bell.set()
 
@@ -56,6 +59,8 @@ class Hub:
             raise errors.Exhausted(f"this manager serves {MAX_STREAMS} proxies already: start another replica")
         if self._identities[identity] >= MAX_STREAMS_OF_ONE_IDENTITY:
             raise errors.Exhausted(f"{identity} has {MAX_STREAMS_OF_ONE_IDENTITY} streams open already: close some")
+        if self.latest is not None:  # what is on its way already was to reach others
+            connection.subscription.begin(self.latest.revision)
         self._connections[connection] = None
         metrics.PROXIES.set(len(self._connections))
         self._identities[identity] += 1

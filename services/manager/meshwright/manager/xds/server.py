@@ -101,6 +101,8 @@ class DiscoveryServer:
             return []  # a proxy that starts before its WorkloadEntry is applied waits for it
         connection.subscription.offer(view)
         responses = list(connection.subscription.pending())
+        for type_url, before, revision, acknowledged in connection.subscription.settled():
+            self._hub.convergence.settled(type_url, before, revision, acknowledged)
         for response in responses:
             metrics.RESPONSES.inc()
             metrics.RESPONSE_BYTES.inc(len(response))

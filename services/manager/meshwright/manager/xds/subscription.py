@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from meshwright.manager.xds import types, wire
+from meshwright.manager.xds import convergence, types, wire
 from meshwright.manager.xds.proxy import ProxyResources
 from meshwright.manager.xds.snapshot import ClusterSet, View
 
@@ -62,6 +62,20 @@ class Subscription:
         self._compared = 0  # the snapshot up to which the endpoints that were sent are known to be current
         self._unasked = True  # endpoints or routes that were announced may not be subscribed yet
         self._nonces = 0
+        self._settled = dict.fromkeys(convergence.MEASURED, 0)  # the revision of which the proxy has all of a type
+        self._told = dict(self._settled)
+
+    def begin(self, revision: int) -> None:
+        """Count only revisions after this one as having reached the proxy."""
+        self._settled = dict.fromkeys(self._settled, revision)
+        self._told = dict(self._settled)
+
+    def settled(self) -> Iterator[tuple[str, int, int, int]]:
+        """Yield what has settled since the last time: type, revision before and now, revision of what was last sent."""
+        for type_url, revision in self._settled.items():
+            before, self._told[type_url] = self._told[type_url], revision
+            if before < revision:
+                yield type_url, before, revision, int(self.types[type_url].acknowledged_version or 0)
 
     def offer(self, view: View) -> None:
         """Take what the proxy is to have from now on."""
@@ -93,14 +107,22 @@ class Subscription:
             return
         view = self._view
         yield from self._send_clusters(view, keep_old=True)
+        self._settle(types.CLUSTER, view)
         yield from self._send_endpoints(view)
         if self._ready(view):
             yield from self._send_listeners(view)
+            self._settle(types.LISTENER, view)
             yield from self._send_routes(view)
             if self._routed(view):
                 yield from self._send_clusters(view, keep_old=False)
                 if self._complete(view):
                     self.acknowledged_revision = view.revision
+
+    def _settle(self, type_url: str, view: View) -> None:
+        """Note that nothing of a type is due or under way, right after looking whether something is."""
+        state = self.types[type_url]
+        if state.asked and state.quiet:
+            self._settled[type_url] = view.revision
 
     def _answer(self, state: TypeState, request: Request) -> None:
         state.nonce = ""
