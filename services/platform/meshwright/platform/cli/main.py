@@ -22,6 +22,7 @@ class Commands(LazyGroup):
         "wait": Lazy("Wait until every proxy has acknowledged a revision.", _MANAGER, "wait"),
         "inject": Lazy("Put sidecars into Kubernetes manifests.", "meshwright.manager.inject.command:app", "inject"),
         "mixer": Lazy("Ask mixer for decisions.", "meshwright.mixer.cli:app"),
+        "perf": Lazy("Measure performance, in SMP.", "meshwright.platform.cli.perf:app"),
         "version": Lazy("Print the version.", "meshwright.platform.cli.version:app"),
     }  # fmt: skip
 
