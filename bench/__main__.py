@@ -11,6 +11,7 @@ from bench.result import Busy
 
 NAMES = {
     "check": "a policy check over gRPC, against a bare tonic handler that decodes the same request and answers OK",
+    "load": "our load generator beside wrk: percentiles on the same server, its maximum, the error of its rate",
     "push": "one endpoint's change to 200 ADS clients, against a bare server that writes the same bytes",
     "serve": "an echo over gRPC on one core, against grpc.aio, grpcio's threads, grpc-go and bare tonic",
     "forward-memif": "packets from memif to memif, against dpdk-testpmd on two net_memif ports",
