@@ -17,6 +17,7 @@ from rich.console import Console
 
 from meshwright.core import errors
 from meshwright.core.identity import workload_id
+from meshwright.platform.dashboard import app as dashboard
 from meshwright.platform.demo import harness, load, objects, session
 from meshwright.platform.demo.application import Application
 from meshwright.platform.demo.checks import configuration, identity, network, policy, telemetry
@@ -50,7 +51,9 @@ async def run(settings: DemoSettings, console: Console, stop: asyncio.Event) -> 
             harness.write(settings.report, results, healthy_after_seconds=start.healthy_after, seconds=seconds)
         if not settings.once:
             _invite(console, current)
-            await stop.wait()
+            async with dashboard.serving(platform) as address:
+                console.print(f"  dashboard: {address} (opens once)", markup=False, highlight=False, soft_wrap=True)
+                await stop.wait()
     return results
 
 

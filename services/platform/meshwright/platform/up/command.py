@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from meshwright.core import process
+from meshwright.platform.dashboard import app as dashboard
 from meshwright.platform.up import display, state
 from meshwright.platform.up.app import Start
 from meshwright.platform.up.layout import Layout
@@ -38,8 +39,13 @@ async def _main(settings: UpSettings, stop: asyncio.Event) -> None:
 
 
 async def _run(start: Start, console: Console, stop: asyncio.Event) -> None:
-    async with display.showing(start.supervisor, console), start.run() as platform:
+    async with (
+        display.showing(start.supervisor, console),
+        start.run() as platform,
+        dashboard.serving(platform) as address,
+    ):
         console.print(start.summary(), highlight=False)
+        console.print(f"dashboard: {address} (opens once)", markup=False, highlight=False, soft_wrap=True)
         console.print(f"to use it: MESHWRIGHT_DATA={platform.layout.data} meshwright apply -f FILE", highlight=False)
         console.print(f"logs: {platform.layout.logs}; stop with Ctrl-C", highlight=False)
         await asyncio.Event().wait()  # until cancelled by a signal

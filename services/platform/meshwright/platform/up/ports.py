@@ -29,7 +29,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The platform's ports; every one of them is mutual TLS."""
+    """The platform's ports; every one of them is mutual TLS, but the dashboard's."""
 
     etcd: Port
     etcd_peer: Port
@@ -40,11 +40,12 @@ class Ports:
     nsm_registry: Port
     nsmgr: Port
     collector: Port
+    dashboard: Port
 
     @classmethod
     def choose(cls, base: int | None, mixers: int) -> Self:
         """Return the well-known ports, or with `base` a run of consecutive ones: 10 and one for each mixer."""
-        known = [2379, 2380, 4222, 15012, 8060, 5002, 5001, 4317]
+        known = [2379, 2380, 4222, 15012, 8060, 5002, 5001, 4317, 15080]
         numbers = iter(known if base is None else range(base, base + len(known)))
         mixer = 9091 if base is None else base + 10
         return cls(
@@ -56,6 +57,7 @@ class Ports:
             nsm_registry=Port(next(numbers), "nsm-registry", "registry"),
             nsmgr=Port(next(numbers), "nsmgr", "network services"),
             collector=Port(next(numbers), "collector", "OTLP"),
+            dashboard=Port(next(numbers), "dashboard", "browsers"),
             mixers=tuple(Port(mixer + index, mixer_name(index), "policy and telemetry") for index in range(mixers)),
         )
 
@@ -63,7 +65,7 @@ class Ports:
         """Every port."""
         return [
             self.etcd, self.etcd_peer, self.nats, self.manager, self.citadel, self.nsm_registry, self.nsmgr,
-            self.collector, *self.mixers,
+            self.collector, self.dashboard, *self.mixers,
         ]  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""The dashboard: one page with the mesh as it stands, served by `meshwright up`."""
