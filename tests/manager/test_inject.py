@@ -74,6 +74,15 @@ def test_a_pod_that_wants_no_sidecar_any_more_loses_it() -> None:
     assert clean["metadata"]["labels"] == {}
 
 
+def test_a_pod_that_keeps_its_network_service_only_is_no_proxys_any_more() -> None:
+    made = inject(read("annotated"), OPTIONS)
+    made["metadata"]["annotations"]["meshwright.io/inject"] = "false"
+    again = inject(made, OPTIONS)
+    assert [container["name"] for container in again["spec"]["initContainers"]] == ["meshwright-network-service"]
+    assert "meshwright.io/injected" not in again["metadata"]["annotations"]
+    assert again["metadata"]["labels"] == {"meshwright.io/mesh": "enabled"}
+
+
 @pytest.mark.parametrize(
     ("annotation", "value", "words"),
     [

@@ -30,9 +30,13 @@ def inject(pod: Mapping[str, Any], options: Options) -> dict[str, Any]:
     if spec.get("hostNetwork"):
         _refuse_host(asked)
         sidecar = False
-    before = _take_out(spec)
+    again, before = _take_out(spec)
     if not sidecar and not asked.network_services:
-        return made if before or _marked(metadata) else dict(pod)
+        if not again:
+            return dict(pod)  # its labels are its author's: an endpoint of network services has the mesh's too
+        (metadata.get("annotations") or {}).pop(INJECTED, None)
+        (metadata.get("labels") or {}).pop(MESH, None)
+        return made
     added = []
     if sidecar:
         _refuse_user(spec)
@@ -40,6 +44,8 @@ def inject(pod: Mapping[str, Any], options: Options) -> dict[str, Any]:
             before += probes.rewrite(container, asked.inbound_ports)
         added += [containers.redirect(asked, options), containers.proxy(asked, before, options)]
         metadata.setdefault("annotations", {})[INJECTED] = "redirect"
+    else:
+        (metadata.get("annotations") or {}).pop(INJECTED, None)
     if asked.network_services:
         added.append(containers.network_service(asked, options))
     metadata.setdefault("labels", {})[MESH] = "enabled"
@@ -48,23 +54,19 @@ def inject(pod: Mapping[str, Any], options: Options) -> dict[str, Any]:
     return made
 
 
-def _take_out(spec: dict[str, Any]) -> list[str]:
-    """Remove what was injected before; return the probes that were rewritten then."""
+def _take_out(spec: dict[str, Any]) -> tuple[bool, list[str]]:
+    """Remove what was injected before; return whether there was anything, and the probes that were rewritten then."""
     kept: list[str] = []
+    found = False
     for container in _list(spec, "initContainers"):
+        found |= container.get("name") in containers.CONTAINERS
         if container.get("name") == containers.PROXY:
             arguments = [str(argument) for argument in container.get("args") or ()]
             kept += [a.removeprefix(_PROBE).replace("$$(", "$(") for a in arguments if a.startswith(_PROBE)]
     for field, names in (("initContainers", containers.CONTAINERS), ("volumes", containers.VOLUMES)):
         if field in spec:
             spec[field] = [item for item in _list(spec, field) if item.get("name") not in names]
-    return kept
-
-
-def _marked(metadata: dict[str, Any]) -> bool:
-    """Take away the marks of an earlier injection that the pod doesn't want any more."""
-    marked = (metadata.get("annotations") or {}).pop(INJECTED, None) is not None
-    return ((metadata.get("labels") or {}).pop(MESH, None) is not None) or marked
+    return found, kept
 
 
 def _refuse_host(asked: wishes.Wishes) -> None:
