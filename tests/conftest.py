@@ -12,6 +12,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import `pki` and other helpers beside this file
+sys.path.append(str(Path(__file__).parents[1]))  # and `tests.box` and others that are also commands: python -m tests.…
 
 import fronts
 from meshwright.core.grpc import Front

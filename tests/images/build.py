@@ -20,12 +20,17 @@ from pathlib import Path
 
 from tests.box import ROOT, BoxError
 from tests.images.daemon import Daemon, missing
+from tests.images.wheel import wheel
 
 FOLDER = ROOT / "build" / "images"
 CONTEXT = FOLDER / "context"
 ARCHIVE = FOLDER / "images.tar"
 KEY = FOLDER / "images.key"
-BASE = "meshwright/base:bookworm"
+# The base where no registry of images can be reached: a Debian with Python, and with what the sidecar's image wants.
+RELEASE = "bookworm"
+PACKAGES = ("ca-certificates", "nftables", "python3", "python3-venv")
+LEFT_OUT = ("doc", "man", "info", "locale")  # of /usr/share
+BASE = f"meshwright/base:{hashlib.sha256(repr((RELEASE, PACKAGES, LEFT_OUT)).encode()).hexdigest()[:12]}"
 # Which Dockerfile makes which images.
 PARTS = {
     "services/manager": ("manager",),
@@ -49,10 +54,10 @@ def name(part: str) -> str:
     return f"meshwright/{part}:{importlib.metadata.version('meshwright')}"
 
 
-def build(daemon: Daemon, wheel: Path) -> Path:
+def build(daemon: Daemon, distribution: Path) -> Path:
     """Return the file with all images of a wheel, which the daemon has then too."""
     with _alone():
-        _wheels(wheel)
+        _wheels(distribution)
         key = _key()
         if KEY.exists() and KEY.read_text() == key and set(names()) <= _has(daemon):
             return ARCHIVE
@@ -73,28 +78,29 @@ def build(daemon: Daemon, wheel: Path) -> Path:
                     CONTEXT,
                 )
         daemon.docker("save", f"--output={ARCHIVE}", *names())
+        daemon.docker("image", "prune", "--force")  # what earlier wheels left in the daemon's folder
         KEY.write_text(key)
         return ARCHIVE
 
 
-def _wheels(wheel: Path) -> None:
+def _wheels(distribution: Path) -> None:
     """Fill the context: the distribution and what it needs, and apart from them the servers of others."""
     made, marker = FOLDER / "wheels", FOLDER / "wheels.key"
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(distribution) as archive:
         metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         wanted = hashlib.sha256(archive.read(metadata) + (ROOT / "constraints.txt").read_bytes()).hexdigest()
     if not marker.exists() or marker.read_text() != wanted:
         marker.unlink(missing_ok=True)
         shutil.rmtree(made, ignore_errors=True)
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={made}"]
-        subprocess.run([*command, f"--constraint={ROOT / 'constraints.txt'}", wheel], check=True)
+        subprocess.run([*command, f"--constraint={ROOT / 'constraints.txt'}", distribution], check=True)
         for own in made.glob("meshwright-*.whl"):
             own.unlink()
         marker.write_text(wanted)
     shutil.rmtree(CONTEXT, ignore_errors=True)
     services = CONTEXT / "services"
     services.mkdir(parents=True)
-    for each in [*made.glob("*.whl"), wheel]:
+    for each in [*made.glob("*.whl"), distribution]:
         server = SERVERS.get(each.name.split("-")[0])
         folder = CONTEXT / "servers" / server if server else services
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,24 +110,13 @@ def _wheels(wheel: Path) -> None:
 
 
 def _base() -> Path:
-    """Return a Debian with Python in a file: what the images stand on where no registry of images can be reached."""
-    base = FOLDER / "base.tar"
+    """Return the base in a file."""
+    base = FOLDER / f"base-{BASE.rpartition(':')[2]}.tar"
     if not base.exists():
         draft = base.with_suffix(".new")
-        left_out = [f"/usr/share/{each}/*" for each in ("doc", "man", "info", "locale")]
-        subprocess.run(
-            [
-                "mmdebstrap",
-                "--quiet",
-                "--format=tar",
-                "--variant=minbase",
-                "--include=python3,python3-venv,ca-certificates",
-                *(f"--dpkgopt=path-exclude={each}" for each in left_out),
-                "bookworm",
-                draft,
-            ],
-            check=True,
-        )
+        left_out = [f"--dpkgopt=path-exclude=/usr/share/{each}/*" for each in LEFT_OUT]
+        words = ["mmdebstrap", "--quiet", "--format=tar", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+        subprocess.run([*words, *left_out, RELEASE, draft], check=True)
         draft.replace(base)
     return base
 
@@ -146,18 +141,14 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def main(words: list[str]) -> int:
-    """Build all images of the wheel that is given; in a tox environment, of tox's."""
-    wheel = words[0] if words else os.environ.get("TOX_PACKAGE")
-    if not wheel:
-        print("usage: python -m tests.images.build WHEEL (pip wheel --no-deps . makes it)", file=sys.stderr)
-        return 64
+def main() -> int:
+    """Build all images."""
     if reason := missing():
         print(reason, file=sys.stderr)
         return 69
     daemon = Daemon.begin()
     try:
-        print(build(daemon, Path(wheel).resolve()))
+        print(build(daemon, wheel()))
     except (BoxError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 70
@@ -167,4 +158,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import shutil
 import subprocess
 from pathlib import Path
+from typing import IO
 
 from tests import box
 from tests.box import ROOT, Box
@@ -22,17 +23,18 @@ def missing() -> str | None:
 class Daemon:
     """A daemon under way. Its images stay in the folder from run to run, as what the next build needs not do again."""
 
-    def __init__(self, box: Box) -> None:
-        self.box = box
+    def __init__(self, box: Box, lock: IO[str]) -> None:
+        self.box, self._lock = box, lock
         self.address = f"unix://{box.folder / 'docker.sock'}"
 
     @classmethod
-    def begin(cls, folder: Path = FOLDER, *, outlive: bool = False) -> Daemon:
-        """Start the daemon; one that goes on in the folder is used as it is."""
-        if going := Box.at(folder):
-            return cls(going)
-        box = Box.begin(folder, outlive=outlive)
-        self = cls(box)
+    def begin(cls, folder: Path = FOLDER) -> Daemon:
+        """Start the daemon; where another process uses the folder, when that one has ended."""
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        box = Box.begin(folder)
+        self = cls(box, lock)
         (folder / "docker.sock").unlink(missing_ok=True)
         (folder / "daemon.json").write_text("{}")
         box.start(
@@ -46,27 +48,27 @@ class Daemon:
         box.ready("dockerd", lambda: self.docker("version"))
         return self
 
-    @classmethod
-    def end_at(cls, folder: Path = FOLDER) -> None:
-        """End the daemon of a folder."""
-        Box.end_at(folder)
-        box.remove(folder)
-
     def end(self) -> None:
         """End it and all containers that it runs."""
         self.box.end()
         box.remove(self.box.folder)
+        self._lock.close()
 
     def docker(self, *words: object, seconds: float = SECONDS) -> str:
         """Run Docker's client and return what it printed."""
-        program = shutil.which("docker")
-        assert program is not None
-        done = subprocess.run(
-            [program, *map(str, words)], env=self.environment(), capture_output=True, text=True, timeout=seconds
-        )
+        done = self._run(*words, seconds=seconds)
         if done.returncode:
             raise box.BoxError(f"docker {' '.join(map(str, words))[:200]}: {(done.stdout + done.stderr)[-3000:]}")
         return done.stdout
+
+    def logs(self, container: str) -> str:
+        """Return what a container has written, errors included."""
+        done = self._run("logs", container, seconds=box.SECONDS)
+        return done.stdout + done.stderr
+
+    def _run(self, *words: object, seconds: float) -> subprocess.CompletedProcess[str]:
+        command = ["docker", *map(str, words)]
+        return subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=seconds)
 
     def environment(self) -> dict[str, str]:
         """Return the environment in which clients find this daemon."""
