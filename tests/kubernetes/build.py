@@ -28,13 +28,17 @@ GO_PROGRAMS = {"kube": "./kube", "coredns": "./coredns", "helm": "helm.sh/helm/v
 
 
 class BuildError(Exception):
-    """A tool is missing, or a build failed; the message says which."""
+    """A build failed; the message says which."""
+
+
+class MissingError(BuildError):
+    """This machine can't build; the message says what it lacks."""
 
 
 def build() -> Path:
     """Return the folder of the programs, built if they aren't there."""
     if shutil.which("go") is None:
-        raise BuildError("go isn't on this machine: install Go 1.24 or newer")
+        raise MissingError("go isn't on this machine: install Go 1.24 or newer")
     with _alone():
         key = _key()
         if KEY.exists() and KEY.read_text() == key:
@@ -74,8 +78,8 @@ def _flags() -> list[str]:
 
 
 def _key() -> str:
-    digest = hashlib.sha256()
-    for path in [Path(__file__), *sorted((HERE / "go").rglob("*"))]:
+    digest = hashlib.sha256(repr((_flags(), GO_PROGRAMS)).encode())
+    for path in sorted((HERE / "go").rglob("*")):
         if path.is_file():
             digest.update(str(path.relative_to(HERE)).encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(subprocess.run(["go", "version"], check=True, capture_output=True).stdout)
