@@ -54,7 +54,12 @@ async def test_nobody_there_fails(tmp_path):
 
 
 async def test_a_server_that_speaks_something_else_fails():
-    server = await asyncio.start_server(lambda _, writer: (writer.write(b"220 mail\r\n"), writer.close()), "127.0.0.1")
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")  # closed with a request unread, the connection would be reset
+        writer.write(b"220 mail\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1")
     async with server:
         status, said = await probe(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "/readyz")
     assert (status, "isn't HTTP" in said) == (1, True)
