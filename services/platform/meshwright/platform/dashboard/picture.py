@@ -19,7 +19,7 @@ from meshwright.api.networkservicemesh import registry_pb2, registry_pb2_grpc
 from meshwright.core import errors
 from meshwright.core.grpc import Channel
 from meshwright.core.identity import part_id
-from meshwright.manager.client import Client
+from meshwright.manager.client import Client, ProxyStatus
 from meshwright.platform.perf import results
 from meshwright.platform.up.app import Platform
 
@@ -75,7 +75,7 @@ class Painter:
             "workloads": sorted(
                 f"{found.key.name}.{found.key.namespace}" for found in objects if found.key.kind == "WorkloadEntry"
             ),
-            "calls": _calls(points.points),
+            "calls": _calls(points.points, status.proxies),
             "proxies": [
                 {
                     "workload": proxy.workload,
@@ -159,20 +159,27 @@ async def _tried(work: Awaitable[Any]) -> tuple[Any, str]:
         return None, str(error)
 
 
-def _calls(points: Iterable[Any]) -> list[Picture]:
-    """Requests between workloads, over all their answers, with how many were refused or failed."""
-    calls: dict[tuple[str, str], list[float]] = {}
+def _calls(points: Iterable[Any], proxies: Iterable[ProxyStatus]) -> list[Picture]:
+    """Requests between workloads, over all their answers, with how many were refused or failed.
+
+    A caller is known by its identity, which several workloads may share: then they are named together. One that has no
+    proxy is named by its service account.
+    """
+    members: dict[str, list[str]] = {}
+    for proxy in proxies:
+        members.setdefault(proxy.spiffe_id, []).append(proxy.workload.partition(".")[0])
+    calls: dict[tuple[tuple[str, ...], str], list[float]] = {}
     for point in points:
-        source = point.attributes.get("source_workload", "unknown")
-        if source == "unknown":
-            # A caller outside the mesh has no workload, but an identity.
-            source = point.attributes.get("source_principal", "unknown").rpartition("/")[2]
+        name = point.attributes.get("source_workload", "unknown")
+        principal = point.attributes.get("source_principal", "unknown")
+        known = members.get(principal, [principal.rpartition("/")[2]]) if name == "unknown" else [name]
+        source = tuple(sorted(known))
         target = point.attributes.get("destination_workload", "unknown")
         counts = calls.setdefault((source, target), [0.0, 0.0])
         counts[0] += point.value
         counts[1] += point.value if point.attributes.get("response_code", "0")[:1] in ("4", "5") else 0.0
     return [
-        {"from": source, "to": target, "requests": counts[0], "bad": counts[1]}
+        {"from": list(source), "to": target, "requests": counts[0], "bad": counts[1]}
         for (source, target), counts in sorted(calls.items())
     ]
 

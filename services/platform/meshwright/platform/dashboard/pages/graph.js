@@ -7,7 +7,11 @@ const WIDTH = 150, HEIGHT = 44, GAP_X = 120, GAP_Y = 26, MARGIN = 14;
 export function graph(mesh) {
   const proxies = new Map(mesh.proxies.map((proxy) => [proxy.workload.split(".")[0], proxy]));
   const names = new Set([...proxies.keys(), ...mesh.workloads.map((name) => name.split(".")[0])]);
-  const calls = mesh.calls.filter((call) => call.from !== call.to && call.to !== "unknown");
+  // Workloads that share an identity call together: an edge from each, the count at the first.
+  const calls = mesh.calls.flatMap((call) => call.from.map((from, index) => ({
+    ...call, from, label: index ? "" : count(call.requests) + (call.from.length > 1 ? " together" : "")
+      + (call.bad ? `, ${count(call.bad)} bad` : ""),
+  }))).filter((call) => call.from !== call.to && call.to !== "unknown");
   for (const call of calls) names.add(call.from).add(call.to);
   if (names.size === 0) return quiet("No workload is in the mesh yet.");
   const columns = layered([...names].sort(), calls);
@@ -58,12 +62,10 @@ function edge(call, places) {
   const one = places.get(call.from), other = places.get(call.to);
   const from = { x: one.x + WIDTH, y: one.y + HEIGHT / 2 }, to = { x: other.x - 2, y: other.y + HEIGHT / 2 };
   const middle = (from.x + to.x) / 2;
-  const bad = call.bad ? `, ${count(call.bad)} bad` : "";
   return [
     svg("path", { class: `edge ${call.bad ? "failing" : ""}`, "marker-end": "url(#arrow)",
       d: `M${from.x} ${from.y} C${middle} ${from.y} ${middle} ${to.y} ${to.x} ${to.y}` }),
-    svg("text", { x: middle, y: (from.y + to.y) / 2 - 6, class: "small", "text-anchor": "middle" },
-      `${count(call.requests)}${bad}`),
+    svg("text", { x: middle, y: (from.y + to.y) / 2 - 6, class: "small", "text-anchor": "middle" }, call.label),
   ];
 }
 

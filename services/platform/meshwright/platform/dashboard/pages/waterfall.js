@@ -8,7 +8,7 @@ export function waterfalls(traces, open) {
     const root = trace.spans[0];
     const services = new Set(trace.spans.map((span) => span.service)).size;
     const when = new Date(trace.at * 1000).toLocaleTimeString();
-    const summary = `${when} · ${root.name} · ${trace.spans.length} spans of ${services} services · ${ms(trace.ms)}`;
+    const summary = `${when} · ${root.service}: ${root.name} · ${trace.spans.length} spans of ${services} services · ${ms(trace.ms)}`;
     const isOpen = open.size ? open.has(trace.id) : index === 0;
     const made = element("details", isOpen ? { open: "", "data-id": trace.id } : { "data-id": trace.id },
       element("summary", {}, summary));
