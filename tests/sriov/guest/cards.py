@@ -23,6 +23,17 @@ def drivers() -> dict[str, str]:
     return bound
 
 
+def bind_free() -> str:
+    """Bind a function of the near card that has no driver, as a process would that ends at this moment."""
+    bound = drivers()
+    every = [os.path.basename(os.readlink(link)) for link in (_DEVICES / NEAR).glob("virtfn*")]
+    function = next(address for address in every if address not in bound)
+    (_DEVICES / function / "driver_override").write_text("igbvf")
+    Path("/sys/bus/pci/drivers_probe").write_text(function)
+    assert drivers()[function] == "igbvf"
+    return function
+
+
 def interfaces() -> list[str]:
     """The interfaces in this process's namespace that are neither cards' own nor lo."""
     own = {path.name for card in (NEAR, FAR) for path in (_DEVICES / card / "net").glob("*")}

@@ -1,0 +1,112 @@
+"""A function that user space drives: bound to vfio-pci by the pool, carried by our DPDK port, and given back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cards import NEAR, TOKEN, Far, drivers, interfaces
+from nsm_node import until
+
+from meshwright.core import errors
+from meshwright.dataplane.forwarder import KernelPort
+from meshwright.dataplane.sriov import FunctionPool, Served
+from meshwright.nsm.descriptors import Descriptor
+from meshwright.platform.demo import enclaves
+
+pytest.importorskip("meshwright.dpdk", reason="meshwright-dpdk isn't installed (pip install ./dataplane/dpdk)")
+pytestmark = pytest.mark.timeout(240)
+
+SERVED = [Served(NEAR, 4, [TOKEN])]
+MAC, VLAN = "02:00:00:00:00:07", 100
+CLIENT, FAR = "172.16.9.1", "172.16.9.0"
+PROGRAM = [sys.executable, "-P", str(Path(__file__).with_name("user_space.py"))]
+SECONDS = 120
+
+
+@pytest.fixture
+def pool() -> Iterator[FunctionPool]:
+    pool = FunctionPool(SERVED)
+    pool.settle()
+    yield pool
+    pool.settle()
+
+
+@pytest.fixture
+def far() -> Iterator[Far]:
+    far = Far()
+    far.serve(VLAN, [f"{FAR}/32"], [f"{CLIENT}/32"])
+    yield far
+    far.end()
+
+
+@contextlib.contextmanager
+def carrying(function: str, socket: Path) -> Iterator[subprocess.Popen[str]]:
+    """The process that has the function open, once it carries packets."""
+    carrier = subprocess.Popen(
+        [*PROGRAM, "carry", function, str(socket)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert carrier.stdout is not None
+        assert json.loads(carrier.stdout.readline() or "null") == {"mac": MAC}
+        yield carrier
+    finally:
+        carrier.kill()
+        carrier.communicate()
+
+
+def replies(socket: Path) -> int:
+    """How many of five pings through the memif are answered by the network beyond the card."""
+    done = subprocess.run(
+        [*PROGRAM, "reach", str(socket), MAC, CLIENT, FAR], capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return int(json.loads(done.stdout.splitlines()[-1])["replies"])
+
+
+async def test_a_memif_reaches_the_wire(pool: FunctionPool, far: Far, tmp_path: Path) -> None:
+    """vfio-pci by the function's own IOMMU group; packets both ways on its VLAN; then the kernel may have it again."""
+    given = pool.give_device("c1", TOKEN, MAC, VLAN)
+    assert drivers() == {given.address: "vfio-pci"}
+    assert Path(f"/dev/vfio/{given.iommu_group}").exists()
+    with carrying(given.address, tmp_path / "memif") as carrier:
+        assert replies(tmp_path / "memif") == 5
+        said, _ = carrier.communicate(timeout=SECONDS)  # closes its input
+        counted = json.loads(said.splitlines()[-1])
+        assert min(counted["from_wire"], counted["from_memif"]) >= 6  # ARP and five pings
+    pool.give_back("c1")
+    assert (drivers(), interfaces()) == ({}, [])
+    async with enclaves.made(os.getpid()) as client:
+        with Descriptor(client.open()) as namespace:
+            port = KernelPort(namespace.fileno(), "nsm-1", addresses=[f"{CLIENT}/32"], routes=[(f"{FAR}/32", None)])
+            assert pool.give_interface("c2", TOKEN, port, MAC, VLAN).address == given.address
+
+        async def reached() -> bool:
+            with contextlib.suppress(errors.Unavailable):
+                return len(await client.ping(FAR)) == 5
+            return False
+
+        await until(reached, "the same function under the kernel's driver")
+        pool.give_back("c2")
+
+
+def test_a_killed_process_leaves_a_function_that_comes_back(pool: FunctionPool, far: Far, tmp_path: Path) -> None:
+    """kill -9 while packets pass: the next process takes the function back, and can give it again."""
+    given = pool.give_device("c1", TOKEN, MAC, VLAN)
+    with carrying(given.address, tmp_path / "memif"):
+        assert replies(tmp_path / "memif") == 5
+    assert drivers() == {given.address: "vfio-pci"}
+    later = FunctionPool(SERVED)
+    assert later.settle() == [given.address]
+    assert (drivers(), interfaces()) == ({}, [])
+    again = later.give_device("c2", TOKEN, MAC, VLAN)
+    with carrying(again.address, tmp_path / "again"):
+        assert replies(tmp_path / "again") == 5
+    later.give_back("c2")
+    assert drivers() == {}
