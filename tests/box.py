@@ -82,7 +82,8 @@ class Box:
     """A box under way; its folder holds logs, and what says which processes are its own."""
 
     folder: Path
-    pid: int
+    pid: int  # of its first process
+    started: str  # when that began: numbers are used again
     programs: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @classmethod
@@ -100,11 +101,15 @@ class Box:
                 start_new_session=True,
             )
         assert outer.stdout is not None
-        if outer.stdout.readline() != b"begun\n":
+        with outer.stdout as said:
+            begun = said.readline() == b"begun\n"
+        if not begun:
+            outer.wait(SECONDS)
             raise BoxError(f"no box: {(folder / 'logs' / 'box.log').read_text().strip()}")
         pid = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()[0])
-        (folder / "box.json").write_text(json.dumps({"pid": pid, "started": _started(pid)}))
-        return cls(folder, pid, {"box": outer})
+        started = _started(pid) or ""
+        (folder / "box.json").write_text(json.dumps({"pid": pid, "started": started}))
+        return cls(folder, pid, started, {"box": outer})
 
     @classmethod
     def at(cls, folder: Path) -> Box | None:
@@ -113,13 +118,18 @@ class Box:
             known = json.loads((folder / "box.json").read_text())
         except (OSError, ValueError):
             return None
-        return cls(folder, known["pid"]) if _started(known["pid"]) == known["started"] else None
+        found = cls(folder, known["pid"], known["started"])
+        return found if found.goes_on() else None
 
     @classmethod
     def end_at(cls, folder: Path) -> None:
         """End the box that goes on in a folder, if one does."""
         if box := cls.at(folder):
             box.end()
+
+    def goes_on(self) -> bool:
+        """Whether its first process lives."""
+        return _started(self.pid) == self.started
 
     def command(self, *words: object) -> list[str]:
         """Return the command that runs `words` in the box."""
@@ -172,13 +182,12 @@ class Box:
 
     def end(self) -> None:
         """End everything in the box."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        if self.goes_on():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         for program in self.programs.values():
             program.wait(SECONDS)
-            if program.stdout:
-                program.stdout.close()
-        until(f"the end of the box in {self.folder}", lambda: _started(self.pid) is None)
+        until(f"the end of the box in {self.folder}", lambda: not self.goes_on())
         (self.folder / "box.json").unlink(missing_ok=True)
 
 
