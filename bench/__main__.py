@@ -15,6 +15,7 @@ NAMES = {
     "push": "one endpoint's change to 200 ADS clients, against a bare server that writes the same bytes",
     "serve": "an echo over gRPC on one core, against grpc.aio, grpcio's threads, grpc-go and bare tonic",
     "forward-memif": "packets from memif to memif, against dpdk-testpmd on two net_memif ports",
+    "forward-null": "packets between DPDK's null devices, against dpdk-testpmd",
     "issue": "a certificate for a CSR, against bare `cryptography`",
 }
 

@@ -1,6 +1,7 @@
 //! The one trait behind which every mechanism stands.
 
 use crate::error::Result;
+use crate::user_space::Flows;
 
 /// Packets and bytes that passed one side, seen from the interface: received is what its namespace got.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,6 +31,11 @@ pub struct Side {
 pub trait CrossConnect: Send + Sync {
     /// Both ends as the kernel or device sees them now: the client's, then the endpoint's.
     fn sides(&self) -> Result<(Side, Side)>;
+
+    /// What our own threads carried for it, the client's side first; none where the kernel carries.
+    fn flows(&self) -> Option<[Flows; 2]> {
+        None
+    }
 
     /// Remove everything that was made. Closing what is gone already is success.
     fn close(&self) -> Result<()>;

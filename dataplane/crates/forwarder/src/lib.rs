@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! Forwarder ── table of connections ── CrossConnect (trait)
-//!                                       └── veth   a pair of interfaces, one in each namespace
+//!                                       ├── veth        a pair of interfaces, one in each namespace
+//!                                       └── user space  our own threads, between TAP, memif and others' ports
 //! sriov::Pool ── functions of network cards, given to connections as interfaces or to user space
 //! ```
 #![deny(unsafe_code)]
@@ -17,10 +18,15 @@ mod interface;
 mod namespace;
 mod port;
 pub mod sriov;
+mod tap;
+mod user_space;
 mod veth;
 
 pub use cross_connect::{Counters, CrossConnect, Side};
 pub use error::{Error, Result};
 pub use forwarder::{Connected, Forwarder};
+pub use meshwright_memif::{Address, Mode};
+pub use meshwright_ports::{DropReason, Flow, Settings, foreign};
 pub use namespace::Namespace;
 pub use port::{KernelPort, Neighbor, Route};
+pub use user_space::{Flows, Memif, UserPort};

@@ -123,7 +123,7 @@ pub(crate) fn remove(id: &str, namespace: &Namespace) -> Result<()> {
     remove_marked(&mark(id), namespace)
 }
 
-fn remove_marked(alias: &str, namespace: &Namespace) -> Result<()> {
+pub(crate) fn remove_marked(alias: &str, namespace: &Namespace) -> Result<()> {
     namespace.run(async |netlink: Handle| {
         if let Some(link) = find(&netlink, alias).await? {
             let removed = netlink.link().del(link.header.index).execute().await;

@@ -9,6 +9,7 @@ mod descriptors;
 mod frames;
 mod headers;
 mod input;
+mod memif;
 mod names;
 mod policies;
 mod rig;
@@ -25,6 +26,7 @@ pub use connection::connection;
 pub use descriptors::descriptors;
 pub use frames::frames;
 pub use headers::headers;
+pub use memif::{memif_ring, memif_talk};
 pub use names::names;
 pub use policies::{check, policy, report};
 pub use tls::tls;
@@ -33,13 +35,15 @@ pub use tls::tls;
 pub type Target = fn(&[u8]);
 
 /// All targets by name, which is also that of the corpus's folder.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("certificate", certificate),
     ("check", check),
     ("connection", connection),
     ("descriptors", descriptors),
     ("frames", frames),
     ("headers", headers),
+    ("memif_ring", memif_ring),
+    ("memif_talk", memif_talk),
     ("names", names),
     ("policy", policy),
     ("report", report),

@@ -1,12 +1,16 @@
 //! The packet forwarder for Python. The GIL is released while the kernel works.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
-use meshwright_forwarder::{Connected, Error, Namespace, Neighbor, Route, Side};
+use meshwright_forwarder::{
+    Address, Connected, DropReason, Error, Flows, Memif, Mode, Namespace, Neighbor, Route, Settings, Side, UserPort,
+    foreign,
+};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyKeyError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyCapsule, PyDict};
 
 create_exception!(
     _native,
@@ -24,12 +28,15 @@ pub(crate) fn to_python(error: Error) -> PyErr {
 }
 
 fn namespace_of(netns_fd: RawFd) -> PyResult<Namespace> {
-    if netns_fd < 0 {
-        return Err(PyValueError::new_err("netns_fd: a descriptor isn't negative"));
+    Namespace::new(duplicate("netns_fd", netns_fd)?).map_err(to_python)
+}
+
+fn duplicate(field: &str, descriptor: RawFd) -> PyResult<OwnedFd> {
+    if descriptor < 0 {
+        return Err(PyValueError::new_err(format!("{field}: a descriptor isn't negative")));
     }
-    // SAFETY: the descriptor is only borrowed for the duplication below; a number that isn't open gives EBADF.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(netns_fd) }.try_clone_to_owned()?;
-    Namespace::new(descriptor).map_err(to_python)
+    // SAFETY: the descriptor is only borrowed for the duplication; a number that isn't open gives EBADF.
+    Ok(unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?)
 }
 
 /// A kernel interface in the network namespace behind a descriptor, which is duplicated.
@@ -101,16 +108,126 @@ impl KernelPort {
     }
 }
 
+/// A memif interface: `serve` or dial a socket, which is a file's path, a file that is held open, or a name in a namespace.
+#[pyclass(frozen)]
+pub(crate) struct MemifPort {
+    serve: bool,
+    socket: MemifSocket,
+}
+
+enum MemifSocket {
+    Path(PathBuf),
+    File(OwnedFd),
+    Abstract(Vec<u8>, Option<Namespace>),
+}
+
+#[pymethods]
+impl MemifPort {
+    #[new]
+    #[pyo3(signature = (serve, *, path, socket_fd, name, netns_fd))]
+    fn new(
+        serve: bool,
+        path: Option<PathBuf>,
+        socket_fd: Option<RawFd>,
+        name: Option<String>,
+        netns_fd: Option<RawFd>,
+    ) -> PyResult<Self> {
+        let socket = match (path, socket_fd, name) {
+            (Some(path), None, None) => MemifSocket::Path(path),
+            (None, Some(descriptor), None) => MemifSocket::File(duplicate("socket_fd", descriptor)?),
+            (None, None, Some(name)) => {
+                MemifSocket::Abstract(name.into_bytes(), netns_fd.map(namespace_of).transpose()?)
+            }
+            _ => return Err(PyValueError::new_err("socket: one of path, socket_fd and name")),
+        };
+        Ok(Self { serve, socket })
+    }
+}
+
+impl MemifPort {
+    fn to_port(&self) -> PyResult<UserPort> {
+        let address = match &self.socket {
+            MemifSocket::Path(path) => Address::Path(path.clone()),
+            MemifSocket::File(file) => Address::File(file.try_clone()?),
+            MemifSocket::Abstract(name, namespace) => Address::Abstract {
+                name: name.clone(),
+                namespace: namespace
+                    .as_ref()
+                    .map(|namespace| namespace.as_fd().try_clone_to_owned())
+                    .transpose()?,
+            },
+        };
+        Ok(UserPort::Memif(if self.serve {
+            Memif::Serve(address)
+        } else {
+            Memif::Dial(address)
+        }))
+    }
+}
+
+/// Take a port of another extension module out of its capsule; the capsule is empty then.
+fn foreign_port(name: String, capsule: &Bound<'_, PyCapsule>) -> PyResult<UserPort> {
+    let table = capsule
+        .pointer_checked(Some(foreign::CAPSULE))?
+        .cast::<foreign::Table>();
+    // SAFETY: a capsule of this name holds a table; with the GIL held nobody else reads or writes it.
+    let table = unsafe {
+        let taken = table.read();
+        (*table.as_ptr()).context = std::ptr::null_mut();
+        taken
+    };
+    if table.context.is_null() {
+        return Err(PyValueError::new_err("port: it was given away already"));
+    }
+    // SAFETY: the table is of a live port, which is ours now.
+    let port = unsafe { foreign::Foreign::new(table) };
+    let port = port.map_err(|error| PyValueError::new_err(error.to_string()))?;
+    Ok(UserPort::Other(name, Box::new(port)))
+}
+
+fn user_port(port: &Bound<'_, PyAny>) -> PyResult<UserPort> {
+    if let Ok(kernel) = port.cast::<KernelPort>() {
+        return Ok(UserPort::Kernel(kernel.get().to_port()));
+    }
+    if let Ok(memif) = port.cast::<MemifPort>() {
+        return memif.get().to_port();
+    }
+    let (name, capsule): (String, Bound<'_, PyAny>) = port.extract()?;
+    foreign_port(name, capsule.cast::<PyCapsule>()?)
+}
+
 /// Makes, remembers and removes cross-connects.
 #[pyclass(frozen)]
-#[derive(Default)]
 pub(crate) struct Forwarder(meshwright_forwarder::Forwarder);
 
 #[pymethods]
 impl Forwarder {
     #[new]
-    fn new() -> Self {
-        Self::default()
+    #[pyo3(signature = (*, workers, cores, busy))]
+    fn new(workers: usize, cores: Vec<usize>, busy: bool) -> Self {
+        Self(meshwright_forwarder::Forwarder::new(Settings { workers, cores, busy }))
+    }
+
+    #[pyo3(signature = (id, client, endpoint, *, ip))]
+    fn connect_user_space<'py>(
+        &self,
+        py: Python<'py>,
+        id: &str,
+        client: &Bound<'py, PyAny>,
+        endpoint: &Bound<'py, PyAny>,
+        ip: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let (client, endpoint) = (user_port(client)?, user_port(endpoint)?);
+        let mode = if ip { Mode::Ip } else { Mode::Ethernet };
+        let connected = py.detach(|| self.0.connect_user_space(id, mode, client, endpoint));
+        to_dict(py, &connected.map_err(to_python)?)
+    }
+
+    fn flows<'py>(&self, py: Python<'py>) -> PyResult<Vec<(String, Bound<'py, PyDict>, Bound<'py, PyDict>)>> {
+        let all = self.0.flows();
+        all.into_iter()
+            .map(|(id, [client, endpoint])| Ok((id, flows_dict(py, &client)?, flows_dict(py, &endpoint)?)))
+            .collect()
     }
 
     fn connect<'py>(
@@ -138,6 +255,23 @@ impl Forwarder {
         let open = py.detach(|| self.0.list());
         open.iter().map(|connected| to_dict(py, connected)).collect()
     }
+}
+
+fn flows_dict<'py>(py: Python<'py>, flows: &Flows) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, flow) in [("received", &flows.received), ("sent", &flows.sent)] {
+        let drops = PyDict::new(py);
+        for reason in DropReason::ALL {
+            drops.set_item(reason.name(), flow.drops[reason as usize])?;
+        }
+        dict.set_item(name, (flow.packets, flow.bytes, drops))?;
+    }
+    let memif = flows.memif.as_ref();
+    dict.set_item(
+        "memif",
+        memif.map(|state| (state.up, state.links, &state.peer, &state.fault)),
+    )?;
+    Ok(dict)
 }
 
 fn to_dict<'py>(py: Python<'py>, connected: &Connected) -> PyResult<Bound<'py, PyDict>> {

@@ -33,7 +33,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::forwarder::{Forwarder, ForwarderError, KernelPort};
+    use super::forwarder::{Forwarder, ForwarderError, KernelPort, MemifPort};
     #[pymodule_export]
     use super::load::{LoadReport, run_load};
     #[pymodule_export]

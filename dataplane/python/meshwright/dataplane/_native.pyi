@@ -16,6 +16,7 @@ __all__ = [
     "KernelPort",
     "LoadReport",
     "Mailbox",
+    "MemifPort",
     "MethodCalls",
     "NativeServices",
     "NativeSpan",
@@ -66,8 +67,24 @@ class KernelPort:
     ) -> KernelPort: ...
 
 @final
+class MemifPort:
+    def __new__(
+        cls, serve: bool, *, path: str | None, socket_fd: int | None, name: str | None, netns_fd: int | None
+    ) -> MemifPort: ...
+
+_UserPort: TypeAlias = KernelPort | MemifPort | tuple[str, object]
+
+@type_check_only
+class FlowsDict(TypedDict):
+    received: tuple[int, int, dict[str, int]]
+    sent: tuple[int, int, dict[str, int]]
+    memif: tuple[bool, int, str, str] | None
+
+@final
 class Forwarder:
-    def __new__(cls) -> Forwarder: ...
+    def __new__(cls, *, workers: int, cores: Sequence[int], busy: bool) -> Forwarder: ...
+    def connect_user_space(self, id: str, client: _UserPort, endpoint: _UserPort, *, ip: bool) -> ConnectedDict: ...
+    def flows(self) -> list[tuple[str, FlowsDict, FlowsDict]]: ...
     def connect(self, id: str, client: KernelPort, endpoint: KernelPort) -> ConnectedDict: ...
     def close(self, id: str) -> None: ...
     def remove(self, id: str, netns_fd: int) -> None: ...

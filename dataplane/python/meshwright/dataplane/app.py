@@ -11,6 +11,7 @@ import asyncio
 import random
 from datetime import timedelta
 
+import prometheus_client
 import structlog
 
 from meshwright.core import clock as clocks
@@ -22,7 +23,9 @@ from meshwright.core.settings import SOCKET_MODES
 from meshwright.dataplane.agent import connect_function, functions_file
 from meshwright.dataplane.agent.connect_function import ConnectFunction
 from meshwright.dataplane.agent.connect_kernel import ConnectKernel
+from meshwright.dataplane.agent.connect_memif import ConnectMemif
 from meshwright.dataplane.agent.discover import DiscoverEndpoint
+from meshwright.dataplane.agent.packets import Packets
 from meshwright.dataplane.agent.rights import Rights
 from meshwright.dataplane.forwarder import Forwarder, ForwarderError
 from meshwright.dataplane.settings import Settings
@@ -82,6 +85,14 @@ async def _serve(settings: Settings, own: Service, health: healths.Health) -> No
         await asyncio.to_thread(connect_function.restore, pool, connections)
         own.spawn(connect_function.Returned(pool, connections, clock).run(), "take functions back")
 
+    forwarder = Forwarder(
+        workers=settings.workers, cores=[int(core) for core in settings.worker_cores], busy=settings.busy_poll
+    )
+    connect = ConnectMemif(forwarder, settings.own_memif_folder(), otherwise=ConnectKernel(forwarder))
+    packets = Packets(forwarder)
+    prometheus_client.REGISTRY.register(packets)
+    stack.callback(prometheus_client.REGISTRY.unregister, packets)
+
     peer = Peer(
         "nsmgr",
         settings.connect_to,
@@ -102,7 +113,7 @@ async def _serve(settings: Settings, own: Service, health: healths.Health) -> No
         Begin(connections, record=journal.record),
         monitor,
         take_descriptors,
-        ConnectFunction(pool, otherwise=ConnectKernel(Forwarder())),
+        ConnectFunction(pool, otherwise=connect),
         DiscoverEndpoint(registry, manager, random.Random()),
         Forward(resolve),
     )

@@ -51,6 +51,19 @@ class Settings(ServiceSettings):
         description="YAML file of the physical functions whose virtual ones this forwarder gives to connections (see "
         "docs/sriov.md). None: it gives none.",
     )
+    memif_folder: Path | None = Field(
+        None,
+        description="Folder of the sockets that memif clients connect to. None: memif, beside this one's own socket.",
+    )
+    workers: int = Field(0, ge=0, le=256, description="Threads that carry packets in user space; 0: one a core.")
+    worker_cores: Addresses = Field(
+        (),
+        description="Cores that they are bound to, as 2,3. Empty: the kernel chooses.",
+        validate_default=True,
+    )
+    busy_poll: bool = Field(
+        False, description="They never sleep: the lowest latency, at the price of whole cores. By default they sleep."
+    )
     max_token_lifetime: float = Field(600.0, gt=0, description="Longest life of this forwarder's tokens, in seconds.")
     max_connections: int = Field(10_000, gt=0, description="Connections that this forwarder holds at once.")
 
@@ -62,7 +75,14 @@ class Settings(ServiceSettings):
         for label in self.labels:
             if "=" not in label:
                 raise ValueError(f"labels: {label!r} isn't key=value")
+        for core in self.worker_cores:
+            if not core.isdecimal():
+                raise ValueError(f"worker_cores: {core!r} isn't a core's number")
         return self
+
+    def own_memif_folder(self) -> Path:
+        """Return the folder of memif's sockets."""
+        return self.memif_folder or Path(self.listen.removeprefix("unix:")).parent / "memif"
 
     def own_name(self) -> str:
         """Return this forwarder's name."""

@@ -74,18 +74,24 @@ class Client:
     ) -> Attachment:
         """Ask for ``kernel://service/interface`` in `namespace` (by default this process's) and keep it fresh.
 
+        ``memif://service`` gives a socket that a memif client connects to: `Attachment.socket` is its file, or, where a
+        namespace is given, `Attachment.socket_name` its name there.
+
         Raises PermissionDenied's kin with the policy's reason, NotFound when there is no such service or endpoint.
         `identifier` names the connection; the same one again takes up a connection that this client left behind.
         """
         asked = urls.parse(url)
-        if asked.mechanism != mechanism.KERNEL:
-            raise InvalidMechanism(f"{asked.mechanism!r} in {url}", field="network service", remedy="use kernel://")
+        if asked.mechanism not in (mechanism.KERNEL, mechanism.MEMIF):
+            raise InvalidMechanism(
+                f"{asked.mechanism!r} in {url}", field="network service", remedy="use kernel:// or memif://"
+            )
         own = namespace.duplicate() if namespace else descriptors.own_network_namespace()
         connection = Connection(network_service=asked.service, labels={**asked.labels, **(labels or {})})
         path.start(connection, self.name, identifier or f"{self.name}-{next(self._numbers)}")
-        request = NetworkServiceRequest(
-            connection=connection, mechanism_preferences=[mechanism.kernel(own.inode, asked.interface)]
-        )
+        wish = mechanism.kernel(own.inode, asked.interface)
+        if asked.mechanism == mechanism.MEMIF:
+            wish = mechanism.memif(own.inode if namespace else None)
+        request = NetworkServiceRequest(connection=connection, mechanism_preferences=[wish])
         attachment = Attachment(self._peer, own, request, self._clock)
         try:
             await attachment.request(timeout)
@@ -117,6 +123,7 @@ class Attachment:
         self._peer, self._namespace, self._request, self._clock = peer, namespace, request, clock
         self._refreshing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self.socket: descriptors.Descriptor | None = None  # of a memif: the socket's file
         self.lost: str = ""  # why it isn't refreshed any more
 
     @property
@@ -128,6 +135,11 @@ class Attachment:
     def interface(self) -> str:
         """The name of the interface in this client's namespace."""
         return str(self.connection.mechanism.parameters.get(mechanism.NAME, ""))
+
+    @property
+    def socket_name(self) -> str:
+        """The name of a memif's socket in this client's namespace, without the @ in front."""
+        return str(self.connection.mechanism.parameters.get(mechanism.SOCKET, "")).removeprefix("@")
 
     @property
     def addresses(self) -> list[str]:
@@ -142,20 +154,36 @@ class Attachment:
     async def request(self, timeout: float = _SECONDS) -> None:
         """Ask for the connection, or refresh it now."""
         async with self._turn:
-            answer, _ = await self._peer.request(self._request, timeout=timeout, descriptors=[self._namespace])
+            answer, descriptor = await self._peer.request(self._request, timeout=timeout, descriptors=self._named())
             self._request.connection.CopyFrom(answer)
+            if descriptor is not None:
+                self._forget_socket()
+                self.socket = descriptor
 
     async def close(self, timeout: float = _SECONDS) -> None:
         """Close the connection; nothing of it is left when this returns."""
         await self._stop()
         async with self._turn:
-            await self._peer.close(self.connection, timeout=timeout, descriptors=[self._namespace])
+            await self._peer.close(self.connection, timeout=timeout, descriptors=self._named())
         self._namespace.close()
+        self._forget_socket()
 
     async def leave(self) -> None:
         """Stop refreshing without closing."""
         await self._stop()
         self._namespace.close()
+        self._forget_socket()
+
+    def _named(self) -> list[descriptors.Descriptor]:
+        """Return the descriptors that the request names, which go beside it."""
+        wishes = (self._request.connection.mechanism, *self._request.mechanism_preferences)
+        inodes = {mechanism.inode(wish) for wish in wishes}
+        return [held for held in (self._namespace, self.socket) if held is not None and held.inode in inodes]
+
+    def _forget_socket(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
 
     def keep_fresh(self) -> None:
         """Begin to refresh in the background."""

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,7 @@ from meshwright.nsm.connections import Connections
 from meshwright.nsm.elements.begin import Begin
 from meshwright.nsm.elements.paths import UpdatePath
 from meshwright.nsm.elements.serve_kernel import ServeKernel
+from meshwright.nsm.elements.serve_memif import ServeMemif
 from meshwright.nsm.elements.serve_wire import ServeWire
 from meshwright.nsm.elements.token import Tokens
 from meshwright.nsm.expiry import Expiry
@@ -47,6 +49,7 @@ class Endpoint:
     `labels` are given by service. `manager` is the SPIFFE ID of the node's network service manager, the only one that
     may call; by default the platform's. `namespace` stays the caller's; by default it is the process's own. With `vlan`
     (0: none) the endpoint needs no forwarder at its end: who has the addresses is on that VLAN of the wire.
+    With `memif` it is a program that serves a memif socket at that path.
     `socket_mode` lets a manager connect that runs as another user; certificates decide who may call.
     """
 
@@ -64,6 +67,7 @@ class Endpoint:
         manager: str | None = None,
         namespace: descriptors.Descriptor | None = None,
         vlan: int | None = None,
+        memif: Path | None = None,
         lifetime: timedelta = timedelta(minutes=10),
         clock: Clock | None = None,
         socket_mode: int = 0o600,
@@ -74,7 +78,7 @@ class Endpoint:
         self._listen, self._connect_to, self._identity = listen, connect_to, identity
         self._manager, self._namespace, self._lifetime = manager, namespace, lifetime
         self._clock = clock or SystemClock()
-        self._addresses, self._vlan = PointToPoint(prefix), vlan
+        self._addresses, self._vlan, self._memif = PointToPoint(prefix), vlan, memif
         self._socket_mode = socket_mode
         self._cleanup = contextlib.AsyncExitStack()
 
@@ -159,6 +163,8 @@ class Endpoint:
     def _serving(self, stack: contextlib.AsyncExitStack) -> Element:
         if self._vlan is not None:
             return ServeWire(self.name, self._vlan, self._addresses)
+        if self._memif is not None:
+            return ServeMemif(self.name, self._memif, self._addresses)
         namespace = self._namespace or stack.enter_context(descriptors.own_network_namespace())
         return ServeKernel(self.name, namespace, self._addresses)
 

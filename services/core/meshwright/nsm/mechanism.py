@@ -1,7 +1,7 @@
 """Mechanisms: how one hop's two ends meet.
 
-KERNEL is a network interface in a namespace. NOOP is an end that needs no forwarder: it is on the wire already, and
-only tells where (addresses, VLAN).
+KERNEL is a network interface in a namespace. MEMIF is memory that two processes share, agreed on over a socket. NOOP
+is an end that needs no forwarder: it is on the wire already, and only tells where (addresses, VLAN).
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from meshwright.nsm.errors import InvalidMechanism
 from meshwright.nsm.wire import Mechanism
 
 KERNEL = "KERNEL"
+MEMIF = "MEMIF"
 NOOP = "NOOP"
 LOCAL = "LOCAL"
 
 NAME = "name"  # of the interface
-INODE = "inodeURL"  # of its network namespace
+INODE = "inodeURL"  # of its network namespace, or of a memif socket's file
+SOCKET = "socketfile"  # the name, with @ in front, of a memif socket in that network namespace
 PCI_ADDRESS = "pciAddress"  # of the virtual function that the interface is, or that user space drives
 
 SRIOV_TOKEN = "sriovToken"  # the connection's label by which a client asks for one: <service domain>/<capability>
@@ -33,6 +35,14 @@ def kernel(inode: Inode | None = None, interface: str = "") -> Mechanism:
     if interface:
         parameters[NAME] = interface
     return Mechanism(cls=LOCAL, type=KERNEL, parameters=parameters)
+
+
+def memif(inode: Inode | None = None, socket: str = "") -> Mechanism:
+    """Return a MEMIF mechanism: of a socket's file, or of its name in a namespace; without either it is a wish."""
+    parameters = {INODE: inode.url} if inode else {}
+    if socket:
+        parameters[SOCKET] = socket
+    return Mechanism(cls=LOCAL, type=MEMIF, parameters=parameters)
 
 
 def noop() -> Mechanism:

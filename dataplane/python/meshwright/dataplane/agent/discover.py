@@ -33,9 +33,11 @@ class DiscoverEndpoint:
         if request.connection.network_service_endpoint_name:
             return await proceed(request, exchange)
         failures = []
-        for candidate in await self._candidates(request.connection, exchange):
+        payload, candidates = await self._candidates(request.connection, exchange)
+        for candidate in candidates:
             onward = NetworkServiceRequest()
             onward.CopyFrom(request)
+            onward.connection.payload = request.connection.payload or payload
             onward.connection.network_service_endpoint_name = candidate.name
             try:
                 return await proceed(onward, exchange)
@@ -45,7 +47,8 @@ class DiscoverEndpoint:
             f"no endpoint of {request.connection.network_service} took the connection: {'; '.join(map(str, failures))}"
         )
 
-    async def _candidates(self, connection: Connection, exchange: Exchange) -> list[NetworkServiceEndpoint]:
+    async def _candidates(self, connection: Connection, exchange: Exchange) -> tuple[str, list[NetworkServiceEndpoint]]:
+        """Return what the service's packets are, and who may serve."""
         name = connection.network_service
         timeout = min(_FIND_SECONDS, exchange.remaining())
         services = await self._registry.find_services(NetworkService(name=name), timeout=timeout)
@@ -59,4 +62,4 @@ class DiscoverEndpoint:
             raise NoEndpoint(
                 f"{name} has no endpoint for this client ({len(endpoints)} registered, none fits its matches)"
             )
-        return found[:_CANDIDATES]
+        return services[0].payload, found[:_CANDIDATES]

@@ -1,0 +1,97 @@
+"""DPDK on virtual devices: by itself, and connected to memif by the forwarder of `meshwright`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from meshwright import dpdk
+from meshwright.dataplane.forwarder import DpdkPort, Forwarder, MemifPort
+
+SECONDS = 20.0
+FRAME = bytes.fromhex("020000000002020000000001") + b"\x08\x00" + bytes(range(46))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment() -> None:
+    """It begins once a process."""
+    with pytest.raises(dpdk.DpdkError, match="init\\(\\) first"):
+        dpdk.Port("net_null9")
+    dpdk.init(memory=128, buffers=8192)
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {SECONDS} s: {what}"
+        time.sleep(0.01)
+
+
+def passes(one: dpdk.Port, other: dpdk.Port) -> None:
+    """Frames of several sizes go from one to the other, whole."""
+    wanted = [FRAME, FRAME * 10, FRAME * 25]
+    got: list[bytes] = []
+
+    def through() -> bool:
+        got.extend(other.receive())
+        return len(got) >= len(wanted)
+
+    until(lambda: one.send([FRAME]) == 1 and FRAME in other.receive(), "the first frame")
+    until(lambda: not other.receive(), "the rest of them")
+    assert one.send(wanted) == len(wanted)
+    until(through, "all frames")
+    assert got == wanted
+
+
+def test_a_thread_carries_packets_and_counts_them() -> None:
+    with dpdk.CrossConnect(dpdk.Port("net_null0"), dpdk.Port("net_null1")) as connected:
+        until(lambda: connected.counters()[0][0]["packets"] > 100_000, "packets")
+    (came, _), (_, went) = connected.counters()
+    assert went["packets"] + went["dropped_full"] == came["packets"]
+    assert came["bytes"] == came["packets"] * 64
+
+
+def test_frames_pass_between_memif_devices(tmp_path: Path) -> None:
+    socket = f"socket={tmp_path}/memif.sock,socket-abstract=no"
+    with (
+        dpdk.Port(f"net_memif0,role=server,{socket}") as server,
+        dpdk.Port(f"net_memif1,role=client,{socket}") as client,
+    ):
+        until(lambda: server.link_up and client.link_up, "the link")
+        passes(server, client)
+        passes(client, server)
+
+
+def test_the_forwarder_connects_a_device_to_memif(tmp_path: Path) -> None:
+    """Frames pass device, forwarder, memif and back; each is copied, as the buffers are different libraries'."""
+    one, other = (f"socket={tmp_path}/{name}.sock,socket-abstract=no" for name in ("one", "other"))
+    forwarder = Forwarder(workers=1)
+    port = dpdk.Port(f"net_memif2,role=server,{one}")
+    forwarder.connect_user_space("c", DpdkPort(port), MemifPort(serve=True, path=f"{tmp_path}/other.sock"))
+    with pytest.raises(ValueError, match="given away"):
+        port.send([FRAME])
+    with (
+        dpdk.Port(f"net_memif3,role=client,{one}") as left,
+        dpdk.Port(f"net_memif4,role=client,{other}") as right,
+    ):
+        until(lambda: left.link_up and right.link_up, "the links")
+        passes(left, right)
+        passes(right, left)
+        client, endpoint = forwarder.flows()["c"]
+        assert endpoint.sent.packets >= 4
+        assert client.received.packets >= 4
+        assert endpoint.memif is not None
+        assert endpoint.memif.up
+        forwarder.close("c")
+        assert forwarder.flows() == {}
+    assert not (tmp_path / "other.sock").exists()
+
+
+def test_what_is_no_device_is_said() -> None:
+    with pytest.raises(dpdk.DpdkError, match="net_nothing0"):
+        dpdk.Port("net_nothing0")
+    with pytest.raises(dpdk.DpdkError, match="once"):
+        dpdk.init()
