@@ -32,15 +32,14 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 def passes(one: dpdk.Port, other: dpdk.Port) -> None:
     """Frames of several sizes go from one to the other, whole."""
-    wanted = [FRAME, FRAME * 10, FRAME * 25]
+    wanted = [FRAME + b"!", FRAME * 10, FRAME * 25]
     got: list[bytes] = []
 
     def through() -> bool:
-        got.extend(other.receive())
+        got.extend(frame for frame in other.receive() if frame != FRAME)  # those of the first wait may come late
         return len(got) >= len(wanted)
 
     until(lambda: one.send([FRAME]) == 1 and FRAME in other.receive(), "the first frame")
-    until(lambda: not other.receive(), "the rest of them")
     assert one.send(wanted) == len(wanted)
     until(through, "all frames")
     assert got == wanted
@@ -52,17 +51,6 @@ def test_a_thread_carries_packets_and_counts_them() -> None:
     (came, _), (_, went) = connected.counters()
     assert went["packets"] + went["dropped_full"] == came["packets"]
     assert came["bytes"] == came["packets"] * 64
-
-
-def test_frames_pass_between_memif_devices(tmp_path: Path) -> None:
-    socket = f"socket={tmp_path}/memif.sock,socket-abstract=no"
-    with (
-        dpdk.Port(f"net_memif0,role=server,{socket}") as server,
-        dpdk.Port(f"net_memif1,role=client,{socket}") as client,
-    ):
-        until(lambda: server.link_up and client.link_up, "the link")
-        passes(server, client)
-        passes(client, server)
 
 
 def test_the_forwarder_connects_a_device_to_memif(tmp_path: Path) -> None:
