@@ -6,6 +6,7 @@ After the journeys (by name), for the last test takes the platform away.
 from __future__ import annotations
 
 import pytest
+from tests.box import BoxError, until
 from tests.kubernetes.application import Application
 from tests.kubernetes.node.cluster import Cluster
 from tests.kubernetes.release import NAMESPACE, Release
@@ -13,6 +14,7 @@ from tests.kubernetes.release import NAMESPACE, Release
 pytestmark = pytest.mark.timeout(2400)
 
 UPGRADE_SECONDS = 90.0  # that requests go on
+END_SECONDS = 120  # Helm doesn't wait for pods, which serve on for a while
 
 
 def test_helm_test_passes(release: Release) -> None:
@@ -39,8 +41,17 @@ def test_after_uninstalling_nothing_is_left(release: Release, cluster: Cluster) 
     pods = ("pod/administrator", "pod/meshwright-verify")
     cluster.kubectl("delete", *pods, f"--namespace={NAMESPACE}", "--ignore-not-found", seconds=60)
     release.uninstall()
-    assert left(cluster, "--namespace=" + NAMESPACE, namespaced=True) == []
-    assert left(cluster, namespaced=False) == []
+    remaining: list[str] = []
+
+    def gone() -> bool:
+        own = left(cluster, f"--namespace={NAMESPACE}", namespaced=True)
+        remaining[:] = [*own, *left(cluster, namespaced=False)]
+        return not remaining
+
+    try:
+        until("nothing is left", gone, END_SECONDS, every=2)
+    except BoxError:
+        pytest.fail(f"left: {', '.join(remaining)}")
 
 
 def left(cluster: Cluster, *where: str, namespaced: bool) -> list[str]:
