@@ -141,7 +141,7 @@ class Box:
         done = subprocess.run(self.command(*words), input=text, capture_output=True, text=True, timeout=seconds)
         if done.returncode:
             shown = " ".join(map(str, words))[:300]
-            raise BoxError(f"{shown}: status {done.returncode}: {(done.stderr or done.stdout).strip()[-2000:]}")
+            raise BoxError(f"{shown}: status {done.returncode}: {(done.stdout + done.stderr).strip()[-3000:]}")
         return done.stdout
 
     def start(self, name: str, *words: object, environment: Mapping[str, str] | None = None) -> None:

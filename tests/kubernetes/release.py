@@ -103,3 +103,6 @@ class Release:
     def _helm(self, command: str, *words: str) -> None:
         chart = (NAME, CHARTS / "meshwright", f"--namespace={NAMESPACE}", f"--values={VALUES}")
         self.cluster.helm(command, *chart, *words, "--wait", f"--timeout={SECONDS}s", seconds=SECONDS + 30)
+        # Of a DaemonSet on one node, Helm waits for none: one may be unavailable.
+        nodes = ("rollout", "status", "daemonset/meshwright-node", f"--namespace={NAMESPACE}")
+        self.cluster.kubectl(*nodes, f"--timeout={SECONDS}s", seconds=SECONDS + 30)
