@@ -78,6 +78,20 @@ def test_the_forwarder_connects_a_device_to_memif(tmp_path: Path) -> None:
     assert not (tmp_path / "other.sock").exists()
 
 
+def test_the_forwarder_is_a_client_of_a_device(tmp_path: Path) -> None:
+    """Other roles: the device owns socket and waits, the forwarder hands memory over."""
+    one, other = f"{tmp_path}/one.sock", f"{tmp_path}/other.sock"
+    forwarder = Forwarder(workers=1)
+    with dpdk.Port(f"net_memif5,role=server,socket={one},socket-abstract=no") as left:
+        client, endpoint = MemifPort(serve=False, path=one), MemifPort(serve=True, path=other)
+        forwarder.connect_user_space("c", client, endpoint)
+        with dpdk.Port(f"net_memif6,role=client,socket={other},socket-abstract=no") as right:
+            until(lambda: left.link_up and right.link_up, "the links")
+            passes(left, right)
+            passes(right, left)
+        forwarder.close("c")
+
+
 def test_what_is_no_device_is_said() -> None:
     with pytest.raises(dpdk.DpdkError, match="net_nothing0"):
         dpdk.Port("net_nothing0")

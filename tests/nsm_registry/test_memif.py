@@ -97,6 +97,37 @@ def path_of(attachment: Attachment) -> str:
     return f"/proc/{os.getpid()}/fd/{attachment.socket.fileno()}"
 
 
+async def test_from_a_kernel_interface_to_a_memif_endpoint(node: Node, tmp_path: Path) -> None:
+    """A ping goes kernel, forwarder, memif and back; also after kill -9 of the forwarder; on close nothing is left."""
+    served = tmp_path / "endpoint-memif.sock"
+    async with (
+        node.enclave() as inside,
+        memif_program.running("server", served, "icmpecho", tmp_path / "testpmd.log"),
+        endpoint(node, memif=served) as vl,
+        node.client() as client,
+    ):
+        with Descriptor(inside.open()) as namespace:
+            attachment = await client.connect("kernel://fast/nsm-1", namespace=namespace)
+        assert await inside.interfaces() == ["lo", "nsm-1"]
+        await until(lambda: is_up(node, "endpoint"), "the memif is connected")
+        await answers(inside, address_of(attachment, "endpoint"))
+        assert packets(node, "endpoint", "received") >= 5
+        assert packets(node, "client", "sent") >= 5
+        await attachment.request()  # a refresh changes nothing
+        await answers(inside, address_of(attachment, "endpoint"))
+
+        node.kill("forwarder")
+        assert await inside.interfaces() == ["lo", "nsm-1"], "the interface stays, with its addresses"
+        node.start("forwarder")
+        await until(lambda: is_up(node, "endpoint"), "the memif is connected again")
+        await answers(inside, address_of(attachment, "endpoint"))
+
+        await attachment.close()
+        assert await inside.interfaces() == ["lo"]
+        await until(lambda: vl.open_connections == [], "the endpoint forgot the connection")
+        assert "meshwright_forwarder_packets_total{" not in metrics(node)
+
+
 async def test_from_a_memif_client_to_a_kernel_interface(node: Node, tmp_path: Path) -> None:
     """The client's program gets a socket by descriptor and answers pings; an idle forwarder uses no CPU."""
     async with node.enclave() as served:

@@ -101,7 +101,8 @@ impl Client {
                 }
                 None => Err(Error::peer("the server acknowledged what wasn't said")),
             },
-            (Stage::Handing(messages, link), Message::Connected { .. }) if messages.is_empty() => {
+            (Stage::Handing(messages, mut link), Message::Connected { .. }) if messages.is_empty() => {
+                link.begin();
                 Ok(Said::Connected(link))
             }
             (_, other) => Err(Error::peer(format!("a server doesn't say {other:?} now"))),

@@ -63,6 +63,13 @@ impl Link {
         }
     }
 
+    /// The other side is connected too.
+    pub(crate) fn begin(&mut self) {
+        for (receiver, _) in &mut self.receivers {
+            receiver.begin();
+        }
+    }
+
     /// Describe what has come by one of the rings, each in turn.
     #[inline]
     pub fn receive(&mut self, burst: &mut Burst) {

@@ -38,21 +38,30 @@ impl Receiver {
         }
     }
 
-    /// As a client: gives all buffers to the server at once.
+    /// As a client; the server has no buffers until [`Receiver::begin`].
     pub(crate) fn of_server(ring: Ring, spans: Spans, own: Own) -> Self {
-        let size = ring.size();
-        for index in 0..size {
-            ring.write(index, own.descriptor(ring.slot(index), own.size));
-        }
-        ring.set_head(size);
         Self {
             ring,
             spans,
             own: Some(own),
             next: 0,
-            given: size,
+            given: 0,
             taken: 0,
         }
+    }
+
+    /// As a client: give all buffers to the server, once it is connected. DPDK's sets the indexes to zero when it connects,
+    /// and would have none of what it was given before.
+    pub(crate) fn begin(&mut self) {
+        let Some(own) = &self.own else {
+            return;
+        };
+        let size = self.ring.size();
+        for index in 0..size {
+            self.ring.write(index, own.descriptor(self.ring.slot(index), own.size));
+        }
+        self.given = size;
+        self.ring.set_head(size);
     }
 
     /// Describe what has come.

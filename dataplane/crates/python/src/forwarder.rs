@@ -196,6 +196,9 @@ fn user_port(port: &Bound<'_, PyAny>) -> PyResult<UserPort> {
     foreign_port(name, capsule.cast::<PyCapsule>()?)
 }
 
+/// A connection's id, its client's side and its endpoint's.
+type FlowsOf<'py> = (String, Bound<'py, PyDict>, Bound<'py, PyDict>);
+
 /// Makes, remembers and removes cross-connects.
 #[pyclass(frozen)]
 pub(crate) struct Forwarder(meshwright_forwarder::Forwarder);
@@ -223,7 +226,7 @@ impl Forwarder {
         to_dict(py, &connected.map_err(to_python)?)
     }
 
-    fn flows<'py>(&self, py: Python<'py>) -> PyResult<Vec<(String, Bound<'py, PyDict>, Bound<'py, PyDict>)>> {
+    fn flows<'py>(&self, py: Python<'py>) -> PyResult<Vec<FlowsOf<'py>>> {
         let all = self.0.flows();
         all.into_iter()
             .map(|(id, [client, endpoint])| Ok((id, flows_dict(py, &client)?, flows_dict(py, &endpoint)?)))
