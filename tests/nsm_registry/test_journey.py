@@ -463,7 +463,7 @@ async def test_a_connection_is_one_trace(tmp_path: Path, pki: Pki) -> None:
                 await until(complete, "all parts' spans")
             except AssertionError:
                 pytest.fail("\n".join(sorted(f"{span.service}: {span.name}" for span in found)))
-            assert any(span.name.endswith("ConnectKernel") for span in found)
+            assert any(span.name.endswith("ConnectFunction") for span in found)
             await attachment.close()
     finally:
         node.stop()
