@@ -26,9 +26,12 @@ fn main() {
     let agent = Agent::start().expect("an agent");
     let mut server = agent.serve(address(), Options::default()).expect("a server");
     let mut client = agent.dial(address(), Options::default()).expect("a client");
-    for port in [&mut server, &mut client] {
+    for port in [&server, &client] {
         let state = port.status().wait_up(Duration::from_secs(5));
         assert!(state.up, "{}", state.fault);
+    }
+    // The server has buffers to send into once the client is up as well.
+    for port in [&mut server, &mut client] {
         port.take_up();
         inject(port, length as usize);
     }
