@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,10 @@ def pki() -> Pki:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of this project's tests."""
     parser.addoption("--update-golden", action="store_true", help="write the expected files of golden tests anew")
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A folder whose path leaves room for socket names (108 bytes in all)."""
+    with tempfile.TemporaryDirectory(prefix="mw-") as folder:
+        yield Path(folder)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import pods
+import pod_workload
 import pytest
 from citadels import DOMAIN, Citadel, agent, citadel
 from cryptography import x509
@@ -63,9 +63,9 @@ def uid(pod: dict[str, Any]) -> str:
 async def told(pod: dict[str, Any] | None, socket: str, **options: Any) -> dict[str, Any]:
     """Run a workload in a pod until it was told something else than to come again."""
     if pod is None:
-        return await asyncio.to_thread(pods.run, None, socket, **options)
-    with pods.group(uid(pod)) as group:
-        return await asyncio.to_thread(pods.run, group, socket, **options)
+        return await asyncio.to_thread(pod_workload.run, None, socket, **options)
+    with pod_workload.group(uid(pod)) as group:
+        return await asyncio.to_thread(pod_workload.run, group, socket, **options)
 
 
 @contextlib.asynccontextmanager
@@ -121,13 +121,13 @@ async def test_a_sidecar_in_namespaces_of_its_own_is_seen_by_the_host(
     web = server.pod("shop", "web-1", NODE, "web")
     await known(up, WEB)
     answer = await until_told(web, socket, [WEB], namespaces=True)
-    assert (answer["pid"], answer["uid"]) == (1, pods.SIDECAR)
+    assert (answer["pid"], answer["uid"]) == (1, pod_workload.SIDECAR)
 
 
 async def test_a_user_namespace_makes_nobody_root(server: kube_api.KubeApi, up: Citadel, socket: str) -> None:
     """Root in its own eyes is whom the host knows, for registrations by user too."""
     web = server.pod("shop", "web-1", NODE, "web")
-    for user in (0, pods.SIDECAR):
+    for user in (0, pod_workload.SIDECAR):
         of_pod = [("k8s:ns", "shop"), ("unix:uid", str(user))]
         await up.register(f"spiffe://{DOMAIN}/user-{user}", selectors=of_pod)
     await known(up, WEB, f"spiffe://{DOMAIN}/user-0", f"spiffe://{DOMAIN}/user-1337")

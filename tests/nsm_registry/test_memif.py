@@ -33,8 +33,8 @@ CLONE_NEWNET = 0x40000000
 
 
 @pytest.fixture
-def node(tmp_path: Path, pki: Pki) -> Iterator[Node]:
-    node = Node(tmp_path, pki)
+def node(short_tmp: Path, pki: Pki) -> Iterator[Node]:
+    node = Node(short_tmp, pki)
     try:
         node.start()
         yield node

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 from google.protobuf import json_format
-from servers import serving
+from load_servers import serving
 
 from meshwright.api.smp import smp_pb2 as smp
 

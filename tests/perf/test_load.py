@@ -11,7 +11,7 @@ from dataclasses import replace
 import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
-from servers import OK, plain, serving, stalling
+from load_servers import OK, plain, serving, stalling
 from tests.pki import Pki
 
 from meshwright.core.grpc import Server as GrpcServer

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from envoys import serving
-from pods import SIDECAR
+from sidecar_pods import SIDECAR
 
 from meshwright.core.grpc import introspection
 from meshwright.core.health import Health

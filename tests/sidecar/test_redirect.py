@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from envoys import Mixer, eventually, serving
 from meshes import World
-from pods import APPLICATION, ECHO, Pod, application, call, kubelet, pods, redirect, sidecar, stranger, talk
 from prometheus_client.parser import text_string_to_metric_families
+from sidecar_pods import APPLICATION, ECHO, Pod, application, call, kubelet, pods, redirect, sidecar, stranger, talk
 
 from meshwright.api.envoy.service.accesslog.v3 import als_pb2_grpc
 from meshwright.api.envoy.service.auth.v3 import external_auth_pb2_grpc

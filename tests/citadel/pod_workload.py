@@ -26,7 +26,13 @@ from cryptography import x509
 from meshwright.api.spiffe.workload import workload_pb2, workload_pb2_grpc
 from meshwright.core import identity
 
-if sys.argv[2:] == ["user namespace"]:  # after the imports: root in there may not read what this user could
+# After the imports: another user, and root in a user namespace, may not read where the packages lie.
+if int(sys.argv[2]):
+    os.setgroups([])
+    os.setresgid(*[int(sys.argv[2])] * 3)
+    os.setresuid(*[int(sys.argv[2])] * 3)
+    ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE: its own entries in /proc are its own again
+if sys.argv[3:] == ["user namespace"]:
     uid = os.getuid()
     if ctypes.CDLL(None).unshare(0x10000000):
         raise SystemExit(77)
@@ -80,12 +86,12 @@ def run(
 
     In a user namespace it believes itself to be root.
     """
-    command = [sys.executable, "-c", _WORKLOAD, socket, *(["user namespace"] if user_namespace else [])]
+    user = SIDECAR if namespaces else 0
+    command = [sys.executable, "-c", _WORKLOAD, socket, str(user), *(["user namespace"] if user_namespace else [])]
     if namespaces:
-        if not shutil.which("unshare") or not shutil.which("setpriv"):
-            pytest.skip("needs unshare(1) and setpriv(1)")
-        as_sidecar = ["setpriv", f"--reuid={SIDECAR}", f"--regid={SIDECAR}", "--clear-groups"]
-        command = ["unshare", "--pid", "--fork", "--mount-proc", "--ipc", "--uts", *as_sidecar, *command]
+        if not shutil.which("unshare"):
+            pytest.skip("needs unshare(1)")
+        command = ["unshare", "--pid", "--fork", "--mount-proc", "--ipc", "--uts", *command]
     if group is not None:
         command = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group), *command]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
