@@ -16,6 +16,23 @@ from typing import Any
 import grpc
 import pytest
 from serve_echo import AsyncEcho, EchoStub, SyncEcho
+from serve_hostile import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    RST_STREAM,
+    WINDOW_UPDATE,
+    block,
+    call,
+    frame,
+    hostile,
+    message,
+    request,
+)  # fmt: skip
 from serve_rig import native_channel, native_server
 
 
@@ -47,6 +64,24 @@ async def test_calls_finish_and_new_ones_are_refused(echo: AsyncEcho) -> None:
         async with asyncio.timeout(10):
             await stopping
         assert server.stats()["connections_open"] == 0
+
+
+async def test_a_call_that_begins_too_late_spoils_no_other(echo: AsyncEcho) -> None:
+    """A stop ignores it with all its frames, as grpc's C clients send them: a WINDOW_UPDATE comes with each call."""
+    more = (1 << 20).to_bytes(4, "big")
+    async with native_server(echo) as (server, address), hostile(address) as peer:
+        await peer.send(frame(HEADERS, END_HEADERS, 1, block(request("Chat"))), frame(DATA, 0, 1, message("a")))
+        assert await peer.until(DATA, stream=1)
+        stopping = asyncio.create_task(server.stop(20))
+        assert await peer.until(GOAWAY)
+        asked = await peer.until(PING)
+        assert asked is not None
+        late = [call(3, "late"), frame(WINDOW_UPDATE, 0, 3, more), frame(RST_STREAM, 0, 3, bytes(4))]
+        await peer.send(frame(PING, ACK, 0, asked.payload), *late)
+        await peer.send(frame(WINDOW_UPDATE, 0, 1, more), frame(DATA, END_STREAM, 1, message("b")))
+        assert (await peer.status(1))["grpc-status"] == "0"
+        async with asyncio.timeout(10):
+            await stopping
 
 
 async def test_handlers_are_cancelled_when_the_grace_is_over(echo: AsyncEcho) -> None:

@@ -8,6 +8,7 @@ pub(crate) mod deadline;
 pub mod descriptors;
 pub(crate) mod flood;
 pub mod frame;
+pub(crate) mod late;
 pub mod outcome;
 pub(crate) mod transport;
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits::Limits;
 use crate::wire::PREFACE;
+use crate::wire::late::{Late, UNKNOWN};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -16,6 +17,8 @@ const CONTINUATION: u8 = 9;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const ACK: u8 = 1;
+/// The flag of a PING that is an answer.
+pub(crate) const PING_ANSWERED: u8 = ACK;
 
 /// Pings too early that are forgiven (as grpc's servers do).
 const STRIKES: u32 = 2;
@@ -52,6 +55,7 @@ pub(crate) struct Flood {
     pinged: Option<Instant>,
     strikes: u32,
     last_heard: u32,
+    late: Late,
 }
 
 impl Flood {
@@ -68,19 +72,30 @@ impl Flood {
             pinged: None,
             strikes: 0,
             last_heard: 0,
+            late: Late::default(),
         }
     }
 
-    /// Follow what the peer sent.
-    pub(crate) fn read(&mut self, bytes: &[u8]) -> Option<Offence> {
+    /// Follow what the peer sent, and hide what h2 mustn't see.
+    pub(crate) fn read(&mut self, bytes: &mut [u8]) -> Option<Offence> {
         let mut offence = None;
+        let mut hidden = Vec::new();
         let mut walk = std::mem::take(&mut self.reading);
-        walk.pass(bytes, |head| {
+        walk.pass(bytes, |head, end| {
             if offence.is_none() {
                 offence = self.judge(head);
             }
+            if self.late.hides(head, self.last_heard) {
+                hidden.push(end);
+            }
         });
         self.reading = walk;
+        for end in hidden {
+            // The type is six bytes before the header's end. h2 has it already if the header came in two pieces.
+            if let Some(kind) = end.checked_sub(6).and_then(|at: usize| bytes.get_mut(at)) {
+                *kind = UNKNOWN;
+            }
+        }
         offence
     }
 
@@ -88,7 +103,9 @@ impl Flood {
     pub(crate) fn wrote(&mut self, bytes: &[u8]) {
         let strikes = &mut self.strikes;
         let pinged = &mut self.pinged;
-        self.writing.pass(bytes, |head| {
+        let late = &mut self.late;
+        self.writing.pass(bytes, |head, _| {
+            late.says(head);
             if matches!(head.kind, DATA | HEADERS) {
                 (*strikes, *pinged) = (0, None);
             }
@@ -138,11 +155,11 @@ impl Flood {
 }
 
 #[derive(Debug)]
-struct Head {
+pub(crate) struct Head {
     length: usize,
-    kind: u8,
-    flags: u8,
-    stream: u32,
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
 }
 
 /// A place in a sequence of frames (RFC 9113, section 4.1).
@@ -165,7 +182,9 @@ impl Walk {
         self.skip == 0 && self.known == 0
     }
 
-    fn pass(&mut self, mut bytes: &[u8], mut visit: impl FnMut(&Head)) {
+    /// Call `visit` with each header, and with where it ends in `bytes`.
+    fn pass(&mut self, mut bytes: &[u8], mut visit: impl FnMut(&Head, usize)) {
+        let all = bytes.len();
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -182,12 +201,13 @@ impl Walk {
             let [l0, l1, l2, kind, flags, stream @ ..] = self.header;
             self.known = 0;
             self.skip = usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2);
-            visit(&Head {
+            let head = Head {
                 length: self.skip,
                 kind,
                 flags,
                 stream: u32::from_be_bytes(stream) & 0x7fff_ffff,
-            });
+            };
+            visit(&head, all - bytes.len());
         }
     }
 }
@@ -206,22 +226,22 @@ mod tests {
             control_frames: 10,
             ..Limits::default()
         });
-        assert_eq!(guard.read(&[7; PREFACE]), None);
+        assert_eq!(guard.read(&mut [7; PREFACE]), None);
         guard
     }
 
     #[test]
     fn pings_too_early_are_forgiven_twice_and_while_calls_are_answered() {
-        let ping = frame(PING, 0, 0, &[0; 8]);
+        let mut ping = frame(PING, 0, 0, &[0; 8]);
         let mut guard = guard();
         for _ in 0..3 {
-            assert_eq!(guard.read(&ping), None);
+            assert_eq!(guard.read(&mut ping), None);
         }
         guard.wrote(&frame(DATA, 0, 1, b"x"));
         for _ in 0..3 {
-            assert_eq!(guard.read(&ping), None);
+            assert_eq!(guard.read(&mut ping), None);
         }
-        assert_eq!(guard.read(&ping), Some(Offence::Pings));
+        assert_eq!(guard.read(&mut ping), Some(Offence::Pings));
         let farewell = guard.farewell(Offence::Pings).expect("between frames");
         assert!(farewell.ends_with(b"too_many_pings"));
         assert_eq!(usize::from(farewell[2]) + 9, farewell.len());
@@ -236,14 +256,14 @@ mod tests {
                 frame(DATA, 0, 1, b"x"),
                 frame(WINDOW_UPDATE, 0, 0, &[0; 4]),
             ];
-            for piece in useful.concat().repeat(1000).chunks(size) {
+            for piece in useful.concat().repeat(1000).chunks_mut(size) {
                 assert_eq!(guard.read(piece), None);
             }
             let reset = frame(3, 0, 1, &[0; 4]);
-            let bytes = reset.repeat(200);
+            let mut bytes = reset.repeat(200);
             assert!(
                 bytes
-                    .chunks(size)
+                    .chunks_mut(size)
                     .any(|piece| guard.read(piece) == Some(Offence::Frames)),
                 "pieces of {size}"
             );
@@ -258,5 +278,27 @@ mod tests {
         assert!(guard.farewell(Offence::Frames).is_none());
         guard.wrote(&sent[12..]);
         assert!(guard.farewell(Offence::Frames).is_some());
+    }
+
+    #[test]
+    fn window_updates_of_calls_that_began_too_late_are_hidden() {
+        let (goaway, ping) = (frame(7, 0, 0, &[0; 8]), frame(PING, 0, 0, &[0; 8]));
+        let mut answer = frame(PING, ACK, 0, &[0; 8]);
+        let update = |stream| frame(WINDOW_UPDATE, 0, stream, &[0, 0, 0, 1]);
+        let mut guard = guard();
+        guard.wrote(&ping); // is he still there?
+        guard.wrote(&goaway);
+        guard.wrote(&ping);
+        let kinds = |guard: &mut Flood, stream| {
+            let mut bytes = [frame(HEADERS, 4, stream, b"abc"), update(stream), update(0)].concat();
+            assert_eq!(guard.read(&mut bytes), None);
+            [bytes[12 + 3], bytes[12 + 13 + 3]]
+        };
+        assert_eq!(kinds(&mut guard, 1), [WINDOW_UPDATE; 2]);
+        assert_eq!(guard.read(&mut answer), None);
+        assert_eq!(kinds(&mut guard, 3), [WINDOW_UPDATE; 2]); // that was the first answer
+        assert_eq!(guard.read(&mut answer), None);
+        assert_eq!(kinds(&mut guard, 5), [UNKNOWN, WINDOW_UPDATE]);
+        assert_eq!(kinds(&mut guard, 3), [WINDOW_UPDATE; 2]);
     }
 }
