@@ -41,7 +41,7 @@ class Pod:
 
     def inside(self, *command: str, user: int = 0) -> tuple[str, ...]:
         """Return the command line that runs a command in the pod."""
-        # This environment's Python may lie where only root may look (/root/.pyenv).
+        # This environment's Python may lie where only root may look.
         look = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
         run = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *look) if user else ()
         return ("nsenter", f"--net=/run/netns/{self.namespace}", *run, *command)
