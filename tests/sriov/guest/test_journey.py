@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
@@ -10,6 +12,7 @@ import pytest
 import yaml
 from cards import NEAR, TOKEN, Far, bind_free, drivers, interfaces
 from nsm_node import PARTS, Node, until
+from station import replies, wants_dpdk
 
 from meshwright.core import errors
 from meshwright.core.identity import StaticIdentity
@@ -25,6 +28,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.timeout(300)]
 
 VLAN = 100
 URL = f"kernel://ward/nsm-1?sriovToken={TOKEN}"
+MEMIF = f"memif://ward?sriovToken={TOKEN}"
 FUNCTIONS = f"""
 physicalFunctions:
   {NEAR}:
@@ -73,7 +77,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     node.arguments = {
         "mixer": ("--config", str(folder / "rules")),
         "nsmgr": ("--mixer", f"127.0.0.1:{node.ports['mixer']}", "--on-policy-outage", "deny"),
-        "forwarder": ("--sriov", str(folder / "functions.yaml")),
+        "forwarder": ("--sriov", str(folder / "functions.yaml"), "--dpdk-memory", "48"),
     }
     try:
         node.start("mixer", *PARTS)
@@ -100,14 +104,19 @@ async def ward(node: Node) -> AsyncIterator[Endpoint]:
         listen=f"unix:{node.folder}/ward-1.sock",
         connect_to=f"unix:{node.folder}/nsmgr.sock",
         identity=StaticIdentity(node.pki.workload("ward")),
+        payload="ETHERNET",
         vlan=VLAN,
     ) as endpoint:
         yield endpoint
 
 
-async def connect(client: Client, enclave: Enclave) -> Attachment:
+async def connect(client: Client, enclave: Enclave, url: str = URL) -> Attachment:
     with Descriptor(enclave.open()) as namespace:
-        return await client.connect(URL, namespace=namespace, timeout=30.0)
+        return await client.connect(url, namespace=namespace, timeout=30.0)
+
+
+async def by_memif(client: Client) -> Attachment:
+    return await client.connect(MEMIF, timeout=60.0)
 
 
 async def ping(far: Far, enclave: Enclave, attachment: Attachment) -> None:
@@ -121,6 +130,16 @@ async def ping(far: Far, enclave: Enclave, attachment: Attachment) -> None:
         return False
 
     await until(reached, f"{address} to answer")
+
+
+async def ping_by_memif(far: Far, attachment: Attachment) -> None:
+    """The same from the other side of the client's socket, with the hardware address that the card imposes."""
+    far.serve(VLAN, attachment.endpoint_addresses, attachment.addresses)
+    assert attachment.socket is not None
+    socket = f"/proc/{os.getpid()}/fd/{attachment.socket.fileno()}"
+    mac = attachment.connection.context.ethernet_context.src_mac
+    own, other = (found[0].partition("/")[0] for found in (attachment.addresses, attachment.endpoint_addresses))
+    assert await asyncio.to_thread(replies, socket, mac, own, other) == 5
 
 
 def nothing_is_given() -> bool:
@@ -148,6 +167,51 @@ async def test_an_allowed_client_is_on_the_wire(node: Node, far: Far, ward: Endp
         assert ward.open_connections == []
 
 
+@wants_dpdk
+async def test_an_allowed_memif_client_is_on_the_wire(node: Node, far: Far, ward: Endpoint) -> None:
+    """The forwarder drives the function; closed, it is free again, and the next client can have it."""
+    async with node.client("nurse") as client:
+        attachment = await by_memif(client)
+        driven = {attachment.connection.mechanism.parameters[mechanism.PCI_ADDRESS]: "vfio-pci"}
+        assert drivers() == driven
+        await attachment.request()
+        await ping_by_memif(far, attachment)
+        assert drivers() == driven
+        await attachment.close()
+        assert nothing_is_given()
+        again = await by_memif(client)
+        assert drivers() == driven
+        await again.close()
+    async with node.client("visitor") as client:
+        with pytest.raises(errors.Forbidden, match="only nurses have a card's function"):
+            await by_memif(client)
+    assert nothing_is_given()
+    assert ward.open_connections == []
+
+
+@wants_dpdk
+async def test_a_killed_forwarder_drives_its_function_again(node: Node, far: Far, ward: Endpoint) -> None:
+    """kill -9 while it is open: the next process has the same function for the connection, and can give it back."""
+    async with node.client("nurse") as client:
+        attachment = await by_memif(client)
+        driven = drivers()
+        node.kill("forwarder")
+        assert list(driven.values()) == ["vfio-pci"]
+        node.start("forwarder")
+
+        async def refreshed() -> bool:
+            with contextlib.suppress(errors.Unavailable):
+                await attachment.request(timeout=60.0)
+                return True
+            return False
+
+        await until(refreshed, "the connection to be taken up")
+        assert drivers() == driven
+        await ping_by_memif(far, attachment)
+        await attachment.close()
+        assert nothing_is_given()
+
+
 async def test_a_denied_client_gets_no_function(node: Node, ward: Endpoint) -> None:
     """The mixer's rule is about who asks for a card's function."""
     async with node.enclave() as inside, node.client("visitor") as client:
@@ -158,7 +222,8 @@ async def test_a_denied_client_gets_no_function(node: Node, ward: Endpoint) -> N
     assert ward.open_connections == []
 
 
-async def test_an_expired_connection_gives_its_function_back(node: Node, ward: Endpoint) -> None:
+@pytest.mark.parametrize("url", [pytest.param(URL, id="kernel"), pytest.param(MEMIF, id="memif", marks=wants_dpdk)])
+async def test_an_expired_connection_gives_its_function_back(node: Node, ward: Endpoint, url: str) -> None:
     """The client is gone without a word: when its token is over, so is the function's lending."""
     async with node.enclave() as inside:
         short = Client(
@@ -168,7 +233,7 @@ async def test_an_expired_connection_gives_its_function_back(node: Node, ward: E
             lifetime=timedelta(seconds=10),
         )
         async with short:
-            await connect(short, inside)
+            await connect(short, inside, url)
             assert len(drivers()) == 1
         await until(nothing_is_given, "the token's end")
         assert await inside.interfaces() == ["lo"]

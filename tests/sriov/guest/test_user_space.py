@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cards import NEAR, TOKEN, Far, drivers, interfaces
 from nsm_node import until
+from station import PROGRAM, SECONDS, replies, wants_dpdk
 
 from meshwright.core import errors
 from meshwright.dataplane.forwarder import KernelPort
@@ -20,14 +20,12 @@ from meshwright.dataplane.sriov import FunctionPool, Served
 from meshwright.nsm.descriptors import Descriptor
 from meshwright.platform.demo import enclaves
 
-pytest.importorskip("meshwright.dpdk", reason="meshwright-dpdk isn't installed (pip install ./dataplane/dpdk)")
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [wants_dpdk, pytest.mark.timeout(240)]
 
 SERVED = [Served(NEAR, 4, [TOKEN])]
 MAC, VLAN = "02:00:00:00:00:07", 100
 CLIENT, FAR = "172.16.9.1", "172.16.9.0"
-PROGRAM = [sys.executable, "-P", str(Path(__file__).with_name("user_space.py"))]
-SECONDS = 120
+STATION = (MAC, CLIENT, FAR)
 
 
 @pytest.fixture
@@ -61,22 +59,13 @@ def carrying(function: str, socket: Path) -> Iterator[subprocess.Popen[str]]:
         carrier.communicate()
 
 
-def replies(socket: Path) -> int:
-    """How many of five pings through the memif are answered by the network beyond the card."""
-    done = subprocess.run(
-        [*PROGRAM, "reach", str(socket), MAC, CLIENT, FAR], capture_output=True, text=True, timeout=SECONDS, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return int(json.loads(done.stdout.splitlines()[-1])["replies"])
-
-
 async def test_a_memif_reaches_the_wire(pool: FunctionPool, far: Far, tmp_path: Path) -> None:
     """vfio-pci by the function's own IOMMU group; packets both ways on its VLAN; then the kernel may have it again."""
     given = pool.give_device("c1", TOKEN, MAC, VLAN)
     assert drivers() == {given.address: "vfio-pci"}
     assert Path(f"/dev/vfio/{given.iommu_group}").exists()
     with carrying(given.address, tmp_path / "memif") as carrier:
-        assert replies(tmp_path / "memif") == 5
+        assert replies(str(tmp_path / "memif"), *STATION) == 5
         said, _ = carrier.communicate(timeout=SECONDS)  # closes its input
         counted = json.loads(said.splitlines()[-1])
         assert min(counted["from_wire"], counted["from_memif"]) >= 6  # ARP and five pings
@@ -100,13 +89,13 @@ def test_a_killed_process_leaves_a_function_that_comes_back(pool: FunctionPool, 
     """kill -9 while packets pass: the next process takes the function back, and can give it again."""
     given = pool.give_device("c1", TOKEN, MAC, VLAN)
     with carrying(given.address, tmp_path / "memif"):
-        assert replies(tmp_path / "memif") == 5
+        assert replies(str(tmp_path / "memif"), *STATION) == 5
     assert drivers() == {given.address: "vfio-pci"}
     later = FunctionPool(SERVED)
     assert later.settle() == [given.address]
     assert (drivers(), interfaces()) == ({}, [])
     again = later.give_device("c2", TOKEN, MAC, VLAN)
     with carrying(again.address, tmp_path / "again"):
-        assert replies(tmp_path / "again") == 5
+        assert replies(str(tmp_path / "again"), *STATION) == 5
     later.give_back("c2")
     assert drivers() == {}

@@ -21,10 +21,13 @@ from meshwright.core import service as services
 from meshwright.core.service import Service
 from meshwright.core.settings import SOCKET_MODES
 from meshwright.dataplane.agent import connect_function, functions_file
+from meshwright.dataplane.agent.carried_functions import CarriedFunctions
 from meshwright.dataplane.agent.connect_function import ConnectFunction
 from meshwright.dataplane.agent.connect_kernel import ConnectKernel
 from meshwright.dataplane.agent.connect_memif import ConnectMemif
+from meshwright.dataplane.agent.devices import Devices
 from meshwright.dataplane.agent.discover import DiscoverEndpoint
+from meshwright.dataplane.agent.memif_sockets import MemifSockets
 from meshwright.dataplane.agent.packets import Packets
 from meshwright.dataplane.agent.rights import Rights
 from meshwright.dataplane.forwarder import Forwarder, ForwarderError
@@ -88,7 +91,9 @@ async def _serve(settings: Settings, own: Service, health: healths.Health) -> No
     forwarder = Forwarder(
         workers=settings.workers, cores=[int(core) for core in settings.worker_cores], busy=settings.busy_poll
     )
-    connect = ConnectMemif(forwarder, settings.own_memif_folder(), otherwise=ConnectKernel(forwarder))
+    sockets = MemifSockets(settings.own_memif_folder())
+    connect = ConnectMemif(forwarder, sockets, otherwise=ConnectKernel(forwarder))
+    carried = CarriedFunctions(forwarder, sockets, Devices(settings.dpdk_memory))
     packets = Packets(forwarder)
     prometheus_client.REGISTRY.register(packets)
     stack.callback(prometheus_client.REGISTRY.unregister, packets)
@@ -113,7 +118,7 @@ async def _serve(settings: Settings, own: Service, health: healths.Health) -> No
         Begin(connections, record=journal.record),
         monitor,
         take_descriptors,
-        ConnectFunction(pool, otherwise=connect),
+        ConnectFunction(pool, carried, otherwise=connect),
         DiscoverEndpoint(registry, manager, random.Random()),
         Forward(resolve),
     )

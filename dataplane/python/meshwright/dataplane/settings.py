@@ -51,6 +51,13 @@ class Settings(ServiceSettings):
         description="YAML file of the physical functions whose virtual ones this forwarder gives to connections (see "
         "docs/sriov.md). None: it gives none.",
     )
+    dpdk_memory: int = Field(
+        128,
+        ge=16,
+        le=65_536,
+        description="Megabytes of huge pages (vm.nr_hugepages) for virtual functions that user space drives, taken "
+        "with the first of them.",
+    )
     memif_folder: Path | None = Field(
         None,
         description="Folder of the sockets that memif clients connect to. None: memif, beside this one's own socket.",

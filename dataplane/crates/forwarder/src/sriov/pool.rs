@@ -158,7 +158,7 @@ impl Pool {
         })
     }
 
-    /// Give a connection a function that user space drives, by vfio-pci.
+    /// Give a connection a function that user space drives, by vfio-pci. The same id again changes its VLAN in place.
     pub fn give_device(&self, id: &str, service: &str, wire: Wire) -> Result<Given> {
         self.give(id, service, wire, |slot| {
             if self.sysfs.driver(&slot.address).as_deref() != Some(VFIO) {
@@ -166,6 +166,8 @@ impl Pool {
                 self.sysfs.unbind(&slot.address)?;
                 self.impose(slot, Some(wire.mac), wire.vlan)?;
                 self.sysfs.bind(&slot.address, VFIO)?;
+            } else {
+                self.impose(slot, None, wire.vlan)?;
             }
             Ok(None)
         })

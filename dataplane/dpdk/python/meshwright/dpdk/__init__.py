@@ -41,7 +41,8 @@ def init(
     """Begin DPDK in this process, once.
 
     `memory` is in MB: of hugepages (`vm.nr_hugepages`; no mount is needed) or, without, of ordinary ones. `pci` are the
-    addresses that may be opened. `buffers` of 2 KiB are for all ports together. `arguments` are DPDK's own.
+    functions that are opened at once; with one at least, others may be opened later. `buffers` of 2 KiB are for all
+    ports together. `arguments` are DPDK's own.
     """
     _native.init(hugepages=hugepages, memory=memory, pci=list(pci), buffers=buffers, arguments=list(arguments))
 

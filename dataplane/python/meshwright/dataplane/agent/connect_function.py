@@ -1,7 +1,8 @@
-"""Connects a client by a network card's virtual function: what leaves the client's interface is on the wire.
+"""Connects a client by a network card's virtual function: what leaves the client is on the wire.
 
 A client asks with the label ``sriovToken: <service domain>/<capability>``; its endpoint is on the wire too, answers
-NOOP, and says by addresses and VLAN where. What asks for no function goes to the element behind.
+NOOP, and says by addresses and VLAN where. KERNEL gets the function itself, as an interface; MEMIF a socket to one that
+the forwarder drives. What asks for no function goes to the element behind.
 
 One decision to know: which connection has which function is in the answer (``pciAddress``), and so in the journal that
 begin keeps. What the journal doesn't name is nobody's, and is taken back when the forwarder starts.
@@ -16,24 +17,26 @@ import structlog
 
 from meshwright.core.clock import Clock
 from meshwright.dataplane.agent import ports
+from meshwright.dataplane.agent.carried_functions import CarriedFunctions
 from meshwright.dataplane.forwarder import KernelPort
-from meshwright.dataplane.sriov import FunctionPool
+from meshwright.dataplane.sriov import FunctionPool, Given
 from meshwright.nsm import mechanism
 from meshwright.nsm.chain import Element, Exchange, Proceed
 from meshwright.nsm.connections import Connections, ConnectionState
 from meshwright.nsm.errors import InvalidMechanism
-from meshwright.nsm.wire import Connection, NetworkServiceRequest
+from meshwright.nsm.wire import Connection, Mechanism, NetworkServiceRequest
 
 _PERIOD_SECONDS = 1.0
+_SUPPORTED = (mechanism.KERNEL, mechanism.MEMIF)
 
 log = structlog.get_logger(__name__)
 
 
 class ConnectFunction:
-    """Gives functions of `pool`; `otherwise` connects whoever asked for none."""
+    """Gives functions of `pool`, to memif clients by `carried`; `otherwise` connects whoever asked for none."""
 
-    def __init__(self, pool: FunctionPool | None, otherwise: Element) -> None:
-        self._pool, self._otherwise = pool, otherwise
+    def __init__(self, pool: FunctionPool | None, carried: CarriedFunctions, otherwise: Element) -> None:
+        self._pool, self._carried, self._otherwise = pool, carried, otherwise
 
     async def __call__(self, request: NetworkServiceRequest, exchange: Exchange, proceed: Proceed) -> Connection:
         """Ask the endpoint, then give; on Close take back, then tell the endpoint."""
@@ -48,6 +51,7 @@ class ConnectFunction:
                 remedy="start it with --sriov, or select another by the network service's matches",
             )
         if exchange.closing:
+            await self._carried.disconnect(state)
             await ports.run(self._pool.give_back, state.id)
             return await proceed(request, exchange)
         if request.connection.labels.get(mechanism.SRIOV_TOKEN) != token:
@@ -56,9 +60,19 @@ class ConnectFunction:
                 field=f"labels[{mechanism.SRIOV_TOKEN}]",
                 remedy="close it and ask for another",
             )
-        wish = mechanism.choose(request.connection.mechanism, request.mechanism_preferences, [mechanism.KERNEL])
-        name = mechanism.interface_name(wish, request.connection.network_service, state.id)
-        client = mechanism.kernel(ports.inode_of(wish, "the client"), name)
+        wish = mechanism.choose(request.connection.mechanism, request.mechanism_preferences, _SUPPORTED)
+        if state.accepted is not None and state.accepted.mechanism.type != wish.type:
+            raise InvalidMechanism(
+                f"this connection has its function by {state.accepted.mechanism.type}",
+                field="mechanism.type",
+                remedy="close it and ask for another",
+            )
+        client = None
+        if wish.type == mechanism.KERNEL:
+            name = mechanism.interface_name(wish, request.connection.network_service, state.id)
+            client = mechanism.kernel(ports.inode_of(wish, "the client"), name)
+        else:
+            await self._carried.check()
         answer = await proceed(_onward(request), exchange)
         if answer.mechanism.type != mechanism.NOOP:
             raise InvalidMechanism(
@@ -66,19 +80,13 @@ class ConnectFunction:
                 field="mechanism.type",
                 remedy="a virtual function reaches endpoints that are on the wire: NOOP",
             )
-        context = answer.context
-        port = KernelPort(
-            ports.descriptor_of(client, exchange, "the client").fileno(),
-            name,
-            addresses=list(context.ip_context.src_ip_addrs),
-            routes=ports.routes(context.ip_context.src_routes),
-            mtu=context.MTU or None,
-        )
-        mac, vlan = hardware_address(state.id), context.ethernet_context.vlan_tag
-        given = await ports.run(self._pool.give_interface, state.id, token, port, mac, vlan)
-        answer.mechanism.CopyFrom(client)
+        mac = hardware_address(state.id)
+        if client is None:
+            given = await self._carried.connect(self._pool, token, mac, wish, answer, exchange)
+        else:
+            given = await _interface(self._pool, token, mac, client, answer, exchange)
         answer.mechanism.parameters[mechanism.PCI_ADDRESS] = given.address
-        context.ethernet_context.src_mac = mac
+        answer.context.ethernet_context.src_mac = mac
         return answer
 
 
@@ -131,6 +139,24 @@ def hardware_address(identifier: str) -> str:
     """Return the station address of a connection's function: locally administered, the same after a restart."""
     octets = hashlib.sha256(identifier.encode()).digest()[:6]
     return ":".join(f"{octet:02x}" for octet in (octets[0] & 0xFC | 0x02, *octets[1:]))
+
+
+async def _interface(
+    pool: FunctionPool, token: str, mac: str, client: Mechanism, answer: Connection, exchange: Exchange
+) -> Given:
+    """Give the client a function as the interface that `client` names, and put that into the answer."""
+    context = answer.context
+    port = KernelPort(
+        ports.descriptor_of(client, exchange, "the client").fileno(),
+        client.parameters[mechanism.NAME],
+        addresses=list(context.ip_context.src_ip_addrs),
+        routes=ports.routes(context.ip_context.src_routes),
+        mtu=context.MTU or None,
+    )
+    vlan = context.ethernet_context.vlan_tag
+    given = await ports.run(pool.give_interface, exchange.state.id, token, port, mac, vlan)
+    answer.mechanism.CopyFrom(client)
+    return given
 
 
 def _token(state: ConnectionState, connection: Connection) -> str:

@@ -1,21 +1,16 @@
 """Connects MEMIF: to a client the forwarder is the server, which owns the socket; to an endpoint it is a client.
 
 What has memif on neither side goes to the element behind, once it is known what the endpoint has.
-
-One decision to know: a client that names its network namespace gets a socket by name there (as newer programs of NSM
-ask for it), any other a socket's file, whose descriptor travels beside the answer. The file's name follows from the
-connection's id, so that after a restart the client finds its new socket where the old one was.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from pathlib import Path
 from typing import TypedDict
 
 from meshwright.core import errors
 from meshwright.dataplane.agent import ports
+from meshwright.dataplane.agent.memif_sockets import MemifSockets
 from meshwright.dataplane.forwarder import Forwarder, KernelPort, MemifPort
 from meshwright.nsm import descriptors, mechanism
 from meshwright.nsm.chain import Element, Exchange, Proceed
@@ -33,10 +28,10 @@ class _Addresses(TypedDict):
 
 
 class ConnectMemif:
-    """`folder` is where sockets' files are made; `otherwise` connects what has no memif."""
+    """`sockets` are the clients'; `otherwise` connects what has no memif."""
 
-    def __init__(self, forwarder: Forwarder, folder: Path, otherwise: Element) -> None:
-        self._forwarder, self._folder, self._otherwise = forwarder, folder, otherwise
+    def __init__(self, forwarder: Forwarder, sockets: MemifSockets, otherwise: Element) -> None:
+        self._forwarder, self._sockets, self._otherwise = forwarder, sockets, otherwise
         self._open: dict[str, bytes] = {}  # by connection: what it was made from
 
     async def __call__(self, request: NetworkServiceRequest, exchange: Exchange, proceed: Proceed) -> Connection:
@@ -79,41 +74,34 @@ class ConnectMemif:
             mtu = context.MTU or None
             one = self._port(client, exchange, "the client", _here(context.ip_context), mtu)
             other = self._port(answer.mechanism, exchange, "the endpoint", _there(context.ip_context), mtu)
-            # Nobody finds a way to the sockets but by a descriptor that was passed; who has one may be any user.
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             connected = await ports.run(self._forwarder.connect_user_space, state.id, one, other, ip)
             self._open[state.id] = made_from
-            if isinstance(one, MemifPort) and one.path is not None:
-                self._path(state.id).chmod(0o666)
+            if client.type == mechanism.MEMIF:
+                self._sockets.opened(client, state)
             if client.type == mechanism.KERNEL and not ip:
                 context.ethernet_context.src_mac = connected.client.mac
             if answer.mechanism.type == mechanism.KERNEL and not ip:
                 context.ethernet_context.dst_mac = connected.endpoint.mac
         elif state.accepted is not None:
             context.ethernet_context.CopyFrom(state.accepted.context.ethernet_context)
-        answer.mechanism.CopyFrom(client)
-        if client.type == mechanism.MEMIF and mechanism.SOCKET not in client.parameters:
-            socket = state.held.keep(descriptors.socket_file(str(self._path(state.id))))
-            answer.mechanism.parameters[mechanism.INODE] = socket.inode.url
-            exchange.answer.append(socket)
+        if client.type == mechanism.MEMIF:
+            self._sockets.answer(client, answer.mechanism, exchange)
+        else:
+            answer.mechanism.CopyFrom(client)
         return answer
 
     def _client(self, wish: Mechanism, answer: Connection, state: ConnectionState) -> Mechanism:
-        """Return what the client is answered with, except for a file's inode, which isn't there yet."""
-        inode = mechanism.inode(wish)
-        if wish.type == mechanism.KERNEL:
-            return mechanism.kernel(inode, mechanism.interface_name(wish, answer.network_service, state.id))
-        held = state.held.get(inode) if inode is not None else None
-        if inode is None or held is None or descriptors.is_socket_file(held):
-            return mechanism.memif()
-        return mechanism.memif(inode, f"@meshwright/{_name(state.id)}")
+        """Return what the client is answered with."""
+        if wish.type == mechanism.MEMIF:
+            return self._sockets.offer(wish, state)
+        name = mechanism.interface_name(wish, answer.network_service, state.id)
+        return mechanism.kernel(mechanism.inode(wish), name)
 
     def _port(
         self, of: Mechanism, exchange: Exchange, whose: str, addresses: _Addresses, mtu: int | None
     ) -> KernelPort | MemifPort:
-        serve = whose == "the client"
-        if of.type == mechanism.MEMIF and serve and mechanism.SOCKET not in of.parameters:
-            return MemifPort(serve=True, path=str(self._path(exchange.state.id)))
+        if of.type == mechanism.MEMIF and whose == "the client":
+            return self._sockets.port(of, exchange.state)
         held = _held(of, exchange, whose)
         if of.type == mechanism.KERNEL:
             descriptors.check_network_namespace(held)
@@ -121,7 +109,7 @@ class ConnectMemif:
         if of.type != mechanism.MEMIF:
             raise InvalidMechanism(f"{whose} has {of.type!r}", field="mechanism.type")
         if descriptors.is_socket_file(held):
-            return MemifPort(serve=serve, socket_fd=held.fileno())
+            return MemifPort(serve=False, socket_fd=held.fileno())
         descriptors.check_network_namespace(held)
         name = of.parameters.get(mechanism.SOCKET, "")
         if not name.startswith("@") or len(name.encode()) > 107:
@@ -130,7 +118,7 @@ class ConnectMemif:
                 field=mechanism.SOCKET,
                 remedy="name a socket there: @ and up to 106 octets",
             )
-        return MemifPort(serve=serve, name=name[1:], netns_fd=held.fileno())
+        return MemifPort(serve=False, name=name[1:], netns_fd=held.fileno())
 
     async def _disconnect(self, exchange: Exchange) -> None:
         state = exchange.state
@@ -142,15 +130,7 @@ class ConnectMemif:
                 with contextlib.suppress(InvalidMechanism):
                     descriptors.check_network_namespace(held)
                     await ports.run(self._forwarder.remove, state.id, held.fileno())
-            self._path(state.id).unlink(missing_ok=True)
-
-    def _path(self, identifier: str) -> Path:
-        return self._folder / f"{_name(identifier)}.sock"
-
-
-def _name(identifier: str) -> str:
-    # An id is the caller's text; a path has 107 bytes at most.
-    return hashlib.sha256(identifier.encode()).hexdigest()[:32]
+            self._sockets.remove(state.id)
 
 
 def _onward(request: NetworkServiceRequest, state: ConnectionState) -> NetworkServiceRequest:
