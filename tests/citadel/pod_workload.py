@@ -21,7 +21,7 @@ SIDECAR = 1337  # its user
 
 _WORKLOAD = """
 import ctypes, json, os, pathlib, sys
-import grpc
+import grpc, grpc._channel  # the second is imported by the first channel only, too late
 from cryptography import x509
 from meshwright.api.spiffe.workload import workload_pb2, workload_pb2_grpc
 from meshwright.core import identity
