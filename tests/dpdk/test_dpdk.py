@@ -51,6 +51,40 @@ def test_a_thread_carries_packets_and_counts_them() -> None:
     (came, _), (_, went) = connected.counters()
     assert went["packets"] + went["dropped_full"] == came["packets"]
     assert came["bytes"] == came["packets"] * 64
+    assert went["bytes"] == went["packets"] * 64
+
+
+def test_what_a_full_device_has_no_room_for_is_counted(tmp_path: Path) -> None:
+    """Between two devices buffers change hands; each packet and byte is counted on either side all the same."""
+    one, other = (f"socket={tmp_path}/{name}.sock,socket-abstract=no" for name in ("one", "other"))
+    sent = [FRAME * (1 + number % 30) for number in range(3000)]  # more than a queue, which nobody empties meanwhile
+    # Clients send into buffers of their own: those of a server wait until its peer has asked for the first frame.
+    near, right = dpdk.Port(f"net_memif7,role=server,{one}"), dpdk.Port(f"net_memif8,role=server,{other}")
+    far = dpdk.Port(f"net_memif9,role=client,{other}")
+    with (
+        right,
+        dpdk.CrossConnect(near, far) as connected,
+        dpdk.Port(f"net_memif10,role=client,{one}") as left,
+    ):
+        # Each end is asked, not the first that is down: a client dials when it is asked for its link.
+        until(lambda: all([port.link_up for port in (near, far, left, right)]), "the links")
+        for frame in sent:
+            until(lambda frame=frame: left.send([frame]) == 1, "room")
+        until(lambda: connected.counters()[0][0]["packets"] == len(sent), "all frames")
+        (came, _), (_, went) = connected.counters()
+        got: list[bytes] = []
+
+        def through() -> bool:
+            got.extend(right.receive())
+            return len(got) >= went["packets"]
+
+        until(through, "what went")
+    assert came["bytes"] == sum(map(len, sent))
+    assert went["packets"] == len(got) > 0
+    assert went["bytes"] == sum(map(len, got))
+    assert went["dropped_full"] == len(sent) - len(got) > 0
+    in_order = iter(sent)
+    assert all(frame in in_order for frame in got)
 
 
 def test_the_forwarder_connects_a_device_to_memif(tmp_path: Path) -> None:

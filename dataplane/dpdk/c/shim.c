@@ -119,34 +119,59 @@ void mw_thread_end(void)
     rte_thread_unregister();
 }
 
-uint16_t mw_receive(uint16_t port, struct mw_piece *pieces, void **buffers, uint64_t *bytes, uint64_t *lost)
+/* Make packets in several pieces packets in one, which any device sends; free those that don't fit into one buffer. */
+static uint16_t join(struct rte_mbuf **mbufs, uint16_t count, uint64_t *bytes, uint64_t *lost)
 {
-    struct rte_mbuf **mbufs = (struct rte_mbuf **)buffers;
-    uint16_t count = rte_eth_rx_burst(port, 0, mbufs, MW_BURST), good = 0;
-    uint64_t sum = 0;
+    uint16_t good = 0;
     for (uint16_t i = 0; i < count; i++) {
         struct rte_mbuf *mbuf = mbufs[i];
-        if (unlikely(mbuf->nb_segs > 1) && rte_pktmbuf_linearize(mbuf)) {
-            rte_pktmbuf_free(mbuf);
+        if (mbuf->nb_segs > 1 && rte_pktmbuf_linearize(mbuf)) {
+            *bytes -= mbuf->pkt_len;
             ++*lost;
-            continue;
+            rte_pktmbuf_free(mbuf);
+        } else {
+            mbufs[good++] = mbuf;
         }
-        struct mw_piece *piece = &pieces[good];
+    }
+    return good;
+}
+
+uint16_t mw_receive(uint16_t port, void **buffers, uint64_t *bytes, uint64_t *lost)
+{
+    struct rte_mbuf **mbufs = (struct rte_mbuf **)buffers;
+    uint16_t count = rte_eth_rx_burst(port, 0, mbufs, MW_AT_ONCE), segments = 1;
+    uint64_t sum = 0;
+    /* Both fields are in the line that the driver just wrote: no packet costs a miss or a branch. */
+    for (uint16_t i = 0; i < count; i++) {
+        sum += mbufs[i]->pkt_len;
+        segments |= mbufs[i]->nb_segs;
+    }
+    if (unlikely(segments > 1))
+        count = join(mbufs, count, &sum, lost);
+    *bytes += sum;
+    return count;
+}
+
+void mw_describe(void **buffers, uint16_t count, struct mw_piece *pieces)
+{
+    for (uint16_t i = 0; i < count; i++) {
+        const struct rte_mbuf *mbuf = buffers[i];
+        struct mw_piece *piece = &pieces[i];
         uint32_t length = mbuf->data_len, behind = (uint32_t)mbuf->buf_len - mbuf->data_off - length;
         piece->data = rte_pktmbuf_mtod(mbuf, const void *);
         piece->length = length;
         piece->spare = behind > 64 ? 64 : (uint16_t)behind;
         piece->more = 0;
-        mbufs[good++] = mbuf;
-        sum += length;
     }
-    *bytes += sum;
-    return good;
 }
 
-uint16_t mw_send_own(uint16_t port, void **buffers, uint16_t count)
+uint16_t mw_send_own(uint16_t port, void **buffers, uint16_t count, uint64_t *left)
 {
-    return rte_eth_tx_burst(port, 0, (struct rte_mbuf **)buffers, count);
+    struct rte_mbuf **mbufs = (struct rte_mbuf **)buffers;
+    uint16_t gone = rte_eth_tx_burst(port, 0, mbufs, count);
+    for (uint16_t i = gone; i < count; i++)
+        *left += mbufs[i]->pkt_len;
+    return gone;
 }
 
 void mw_send_copy(uint16_t port, void *pool, const struct mw_piece *pieces, uint16_t count, uint64_t *packets,

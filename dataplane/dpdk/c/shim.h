@@ -4,6 +4,8 @@
 #include <stdint.h>
 
 #define MW_BURST 64
+/* Packets received at once. Their buffers are used again by the next burst: more of them don't stay in the nearest cache. */
+#define MW_AT_ONCE 32
 
 struct mw_piece {
     const void *data;
@@ -29,10 +31,12 @@ int mw_look(uint16_t port, struct mw_device *device);
 int mw_thread_begin(void);
 void mw_thread_end(void);
 
-/* Up to MW_BURST packets, a piece and a buffer each; *lost counts those that are in more pieces than can be joined. */
-uint16_t mw_receive(uint16_t port, struct mw_piece *pieces, void **buffers, uint64_t *bytes, uint64_t *lost);
-/* Send our own buffers; returns how many are gone. */
-uint16_t mw_send_own(uint16_t port, void **buffers, uint16_t count);
+/* Up to MW_AT_ONCE packets, a buffer each; *lost counts those that are in more pieces than can be joined. */
+uint16_t mw_receive(uint16_t port, void **buffers, uint64_t *bytes, uint64_t *lost);
+/* A piece for each buffer. */
+void mw_describe(void **buffers, uint16_t count, struct mw_piece *pieces);
+/* Send our own buffers; returns how many are gone, and adds up the bytes of the others. */
+uint16_t mw_send_own(uint16_t port, void **buffers, uint16_t count, uint64_t *left);
 /* Copy and send; each packet is one or more pieces. Counts packets and bytes that went and packets that didn't. */
 void mw_send_copy(uint16_t port, void *pool, const struct mw_piece *pieces, uint16_t count, uint64_t *packets,
                   uint64_t *bytes, uint64_t *full, uint64_t *too_long);

@@ -1,7 +1,8 @@
 //! A DPDK device as a port.
 //!
-//! One decision to know: between two ports of this library buffers change hands and nothing is copied (the burst's origin
-//! says whose they are); from and to any other port each packet is copied once.
+//! One decision to know: between two ports of this library buffers change hands: nothing is copied, and packets aren't even
+//! described (the burst says beforehand who takes them, and then whose they are); from and to any other port each packet is
+//! described and copied once.
 
 use std::ffi::CString;
 
@@ -64,18 +65,17 @@ impl Port for DpdkPort {
     fn receive(&mut self, burst: &mut Burst) {
         register();
         let (mut bytes, mut lost) = (0, 0);
+        let bare = burst.taker == origin();
         let (pieces, handles) = burst.whole();
-        // SAFETY: both have room for a whole burst.
-        let count = unsafe {
-            shim::mw_receive(
-                self.number,
-                pieces.as_mut_ptr(),
-                handles.as_mut_ptr(),
-                &mut bytes,
-                &mut lost,
-            )
-        };
-        burst.fill(count as usize);
+        // SAFETY: there is room for a whole burst.
+        let count = unsafe { shim::mw_receive(self.number, handles.as_mut_ptr(), &mut bytes, &mut lost) };
+        if bare {
+            burst.fill_bare(usize::from(count));
+        } else {
+            // SAFETY: so many buffers have come, and there is room for a whole burst.
+            unsafe { shim::mw_describe(handles.as_mut_ptr(), count, pieces.as_mut_ptr()) };
+            burst.fill(usize::from(count));
+        }
         burst.origin = origin();
         burst.received.packets += u64::from(count);
         burst.received.bytes += bytes;
@@ -84,21 +84,18 @@ impl Port for DpdkPort {
 
     #[inline]
     fn send(&mut self, burst: &mut Burst) {
-        register();
         if burst.origin == origin() {
             let handles = burst.handles_mut();
-            let count = handles.len();
-            // SAFETY: the buffers are this library's.
-            let gone = unsafe { shim::mw_send_own(self.number, handles.as_mut_ptr(), count as u16) };
+            let (count, mut left) = (handles.len() as u16, 0);
+            // SAFETY: the buffers are this library's; this thread was registered when it received them.
+            let gone = unsafe { shim::mw_send_own(self.number, handles.as_mut_ptr(), count, &mut left) };
             burst.taken += u32::from(gone);
-            let left = &burst.pieces()[usize::from(gone)..];
-            let left_bytes: u64 = left.iter().map(|piece| u64::from(piece.length)).sum();
-            let dropped = left.len() as u64;
             burst.sent.packets += u64::from(gone);
-            burst.sent.bytes += burst.received.bytes - left_bytes;
-            burst.sent.drop(DropReason::Full, dropped);
+            burst.sent.bytes += burst.received.bytes - left;
+            burst.sent.drop(DropReason::Full, u64::from(count - gone));
             return;
         }
+        register();
         let (mut full, mut too_long) = (0, 0);
         let (mut packets, mut bytes) = (0, 0);
         let pieces = burst.pieces();
@@ -128,6 +125,10 @@ impl Port for DpdkPort {
             // SAFETY: the buffers are this port's, and no sender took them.
             unsafe { shim::mw_free(handles.as_mut_ptr(), handles.len() as u16) };
         }
+    }
+
+    fn takes_over(&self) -> usize {
+        origin()
     }
 }
 

@@ -33,14 +33,9 @@ unsafe extern "C" {
     pub(crate) fn mw_look(port: u16, device: *mut Device) -> c_int;
     pub(crate) fn mw_thread_begin() -> c_int;
     pub(crate) fn mw_thread_end();
-    pub(crate) fn mw_receive(
-        port: u16,
-        pieces: *mut Piece,
-        handles: *mut *mut c_void,
-        bytes: *mut u64,
-        lost: *mut u64,
-    ) -> u16;
-    pub(crate) fn mw_send_own(port: u16, handles: *mut *mut c_void, count: u16) -> u16;
+    pub(crate) fn mw_receive(port: u16, handles: *mut *mut c_void, bytes: *mut u64, lost: *mut u64) -> u16;
+    pub(crate) fn mw_describe(handles: *mut *mut c_void, count: u16, pieces: *mut Piece);
+    pub(crate) fn mw_send_own(port: u16, handles: *mut *mut c_void, count: u16, left: *mut u64) -> u16;
     pub(crate) fn mw_send_copy(
         port: u16,
         pool: *mut c_void,

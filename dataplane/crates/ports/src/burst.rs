@@ -43,7 +43,8 @@ impl Tally {
     }
 }
 
-/// Up to [`BURST`] pieces; whole packets only.
+/// Up to [`BURST`] pieces; whole packets only. Between a receiver and a sender of one library it may be *bare*: buffers of one
+/// packet each, which nobody has described.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Burst {
@@ -51,10 +52,15 @@ pub struct Burst {
     /// The receiver's buffers, one for each piece, if [`Burst::origin`] says whose they are.
     handles: [*mut c_void; BURST],
     length: u32,
+    /// How many of the handles there are.
+    buffers: u32,
     /// How many buffers, from the first on, a sender has taken over.
     pub taken: u32,
     /// The receive queue that the packets came by; a sender with several queues keeps packets of one in one.
     pub queue: usize,
+    /// Set before `receive`: what the sender's `takes_over` says. A receiver that finds its own mark here may leave the burst
+    /// bare, as the sender will look at the buffers alone.
+    pub taker: usize,
     /// Who can take buffers over instead of copying: a sender that finds its own mark here. 0: nobody.
     pub origin: usize,
     /// Set by `receive`.
@@ -80,43 +86,47 @@ impl Burst {
             pieces: [nothing; BURST],
             handles: [std::ptr::null_mut(); BURST],
             length: 0,
+            buffers: 0,
             taken: 0,
             queue: 0,
+            taker: 0,
             origin: 0,
             received: Tally::default(),
             sent: Tally::default(),
         }
     }
 
-    /// Begin anew.
+    /// Begin anew, for a sender that takes over the buffers of `taker`.
     #[inline]
-    pub fn clear(&mut self) {
+    pub fn clear(&mut self, taker: usize) {
         self.length = 0;
+        self.buffers = 0;
         self.taken = 0;
         self.queue = 0;
+        self.taker = taker;
         self.origin = 0;
         self.received = Tally::default();
         self.sent = Tally::default();
     }
 
-    /// The pieces, packet after packet.
+    /// The pieces, packet after packet; none of a bare burst.
     #[inline]
     pub fn pieces(&self) -> &[Piece] {
         // A foreign library wrote the length: it is cut here, once a burst.
         &self.pieces[..(self.length as usize).min(BURST)]
     }
 
-    /// The buffers of the pieces that no sender has taken over.
+    /// The buffers that no sender has taken over.
     #[inline]
     pub fn handles_mut(&mut self) -> &mut [*mut c_void] {
-        let length = (self.length as usize).min(BURST);
-        &mut self.handles[(self.taken as usize).min(length)..length]
+        let buffers = (self.buffers as usize).min(BURST);
+        &mut self.handles[(self.taken as usize).min(buffers)..buffers]
     }
 
     /// Whether there is nothing to send.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.length == 0
+        self.length == 0 && self.buffers == 0
     }
 
     /// How many pieces fit in still.
@@ -135,16 +145,24 @@ impl Burst {
     }
 
     /// The places for all pieces and buffers, for a receiver in another language; it says how many it filled by
-    /// [`Burst::fill`].
+    /// [`Burst::fill`] or [`Burst::fill_bare`].
     #[inline]
     pub fn whole(&mut self) -> (&mut [Piece; BURST], &mut [*mut c_void; BURST]) {
         (&mut self.pieces, &mut self.handles)
     }
 
-    /// So many pieces are there.
+    /// So many pieces are there, a buffer each.
     #[inline]
     pub fn fill(&mut self, length: usize) {
         self.length = length.min(BURST) as u32;
+        self.buffers = self.length;
+    }
+
+    /// So many buffers are there, a packet each, and no pieces: for a [`Burst::taker`] of the same mark.
+    #[inline]
+    pub fn fill_bare(&mut self, buffers: usize) {
+        self.length = 0;
+        self.buffers = buffers.min(BURST) as u32;
     }
 
     /// Forget the pieces from this one on: a packet that turned out to be none.

@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::port::Port;
 
 /// Changes whenever [`Table`] or [`Burst`] does.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// The name of the Python capsule that carries a pointer to a table.
-pub const CAPSULE: &std::ffi::CStr = c"meshwright.port.1";
+pub const CAPSULE: &std::ffi::CStr = c"meshwright.port.2";
 
 /// A function on a port and a burst.
 pub type Step = unsafe extern "C" fn(*mut c_void, *mut Burst);
@@ -26,6 +26,8 @@ pub struct Table {
     pub version: u64,
     /// The port itself, for the functions.
     pub context: *mut c_void,
+    /// [`Port::takes_over`].
+    pub takes_over: usize,
     /// [`Port::receive`].
     pub receive: Step,
     /// [`Port::send`].
@@ -56,6 +58,7 @@ pub fn export<P: Port>(port: P) -> Table {
     }
     Table {
         version: VERSION,
+        takes_over: port.takes_over(),
         context: Box::into_raw(Box::new(port)).cast(),
         receive: receive::<P>,
         send: send::<P>,
@@ -105,6 +108,10 @@ impl Port for Foreign {
     fn release(&mut self, burst: &mut Burst) {
         // SAFETY: the table is of a live port.
         unsafe { (self.0.release)(self.0.context, burst) }
+    }
+
+    fn takes_over(&self) -> usize {
+        self.0.takes_over
     }
 }
 

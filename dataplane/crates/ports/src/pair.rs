@@ -11,6 +11,8 @@ use crate::waker::Waker;
 pub struct Pair {
     client: Box<dyn Port>,
     endpoint: Box<dyn Port>,
+    /// What each takes over, the client's first.
+    takers: [usize; 2],
     counters: Arc<[Counters; 2]>,
 }
 
@@ -18,6 +20,7 @@ impl Pair {
     /// Connect two ports.
     pub fn new(client: Box<dyn Port>, endpoint: Box<dyn Port>) -> Self {
         Self {
+            takers: [client.takes_over(), endpoint.takes_over()],
             client,
             endpoint,
             counters: Arc::default(),
@@ -33,7 +36,10 @@ impl Pair {
     #[inline]
     pub fn carry(&mut self, burst: &mut Burst) -> bool {
         let [client, endpoint] = &*self.counters;
+        let [by_client, by_endpoint] = self.takers;
+        burst.clear(by_endpoint);
         let there = pass(&mut *self.client, &mut *self.endpoint, burst, client, endpoint);
+        burst.clear(by_client);
         let back = pass(&mut *self.endpoint, &mut *self.client, burst, endpoint, client);
         there | back
     }
@@ -67,7 +73,6 @@ impl Pair {
 
 #[inline]
 fn pass(from: &mut dyn Port, to: &mut dyn Port, burst: &mut Burst, came: &Counters, went: &Counters) -> bool {
-    burst.clear();
     from.receive(burst);
     let any = !burst.is_empty();
     if any {
@@ -77,4 +82,79 @@ fn pass(from: &mut dyn Port, to: &mut dyn Port, burst: &mut Burst, came: &Counte
     from.release(burst);
     came.received.add(&burst.received);
     any
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::Pair;
+    use crate::burst::{Burst, Piece};
+    use crate::foreign::{Foreign, export};
+    use crate::port::Port;
+
+    /// How many pieces and buffers a sender was given.
+    type Seen = Arc<Mutex<Vec<(usize, usize)>>>;
+
+    /// Three packets a burst, bare for a sender of the same mark.
+    struct Marked {
+        mark: usize,
+        seen: Seen,
+    }
+
+    impl Port for Marked {
+        fn receive(&mut self, burst: &mut Burst) {
+            burst.origin = self.mark;
+            if burst.taker == self.mark {
+                burst.fill_bare(3);
+                return;
+            }
+            let data = b"packet";
+            let piece = Piece {
+                data: data.as_ptr(),
+                length: data.len() as u32,
+                spare: 0,
+                more: 0,
+            };
+            burst.whole().0[..3].fill(piece);
+            burst.fill(3);
+        }
+
+        fn send(&mut self, burst: &mut Burst) {
+            let pieces = burst.pieces().len();
+            self.seen.lock().unwrap().push((pieces, burst.handles_mut().len()));
+            burst.taken = 2;
+        }
+
+        fn release(&mut self, burst: &mut Burst) {
+            assert_eq!(burst.handles_mut().len(), 1, "what the sender left");
+        }
+
+        fn takes_over(&self) -> usize {
+            self.mark
+        }
+    }
+
+    fn carried(marks: [usize; 2], wrap: fn(Marked) -> Box<dyn Port>) -> Vec<(usize, usize)> {
+        let seen = Seen::default();
+        let [client, endpoint] = marks.map(|mark| {
+            let seen = Arc::clone(&seen);
+            wrap(Marked { mark, seen })
+        });
+        assert!(Pair::new(client, endpoint).carry(&mut Burst::new()));
+        std::mem::take(&mut seen.lock().unwrap())
+    }
+
+    #[test]
+    fn packets_are_described_unless_the_sender_takes_their_buffers_over() {
+        let foreign = |port: Marked| -> Box<dyn Port> {
+            // SAFETY: the table was just made, and nobody else has it.
+            Box::new(unsafe { Foreign::new(export(port)) }.unwrap())
+        };
+        let own = |port: Marked| -> Box<dyn Port> { Box::new(port) };
+        for wrap in [own as fn(Marked) -> Box<dyn Port>, foreign] {
+            assert_eq!(carried([7, 7], wrap), [(0, 3); 2]);
+            assert_eq!(carried([7, 8], wrap), [(3, 3); 2]);
+        }
+    }
 }

@@ -9,7 +9,8 @@ use crate::waker::Waker;
 
 /// A port, owned by the worker that carries its packets. Nothing here may block or allocate, except `attach` and `refresh`.
 pub trait Port: Send {
-    /// Describe what has come, whole packets only, and count it in `burst.received`. Nothing is an empty burst.
+    /// Describe what has come, whole packets only, and count it in `burst.received`. Nothing is an empty burst. If
+    /// `burst.taker` is the receiver's own mark, buffers are enough.
     fn receive(&mut self, burst: &mut Burst);
 
     /// Send what can be sent of a burst that another port received, and count all of it in `burst.sent`.
@@ -17,6 +18,12 @@ pub trait Port: Send {
 
     /// Give the buffers of the burst that was received last back; those that a sender took over aren't among `handles_mut`.
     fn release(&mut self, burst: &mut Burst);
+
+    /// Whose buffers `send` takes over instead of copying: the mark that their receivers set as `burst.origin`. 0: nobody's.
+    /// It is asked once.
+    fn takes_over(&self) -> usize {
+        0
+    }
 
     /// A worker has taken the port: `waker` tells it to call `refresh`.
     fn attach(&mut self, _waker: Waker) {}
