@@ -40,6 +40,7 @@ pub use telemetry::queue::Queue;
 pub use telemetry::stats::Stats;
 pub use telemetry::tally::RequestBody;
 pub use tls::identity::{Identities, Identity, Versions};
+pub use tls::outside::Outside;
 pub use wire::compression::Encoding;
 pub use wire::deadline::Deadline;
 pub use wire::descriptors::Descriptors;

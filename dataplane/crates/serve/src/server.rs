@@ -325,7 +325,7 @@ async fn accept(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = phases.wait_for(|phase| *phase != Phase::Serving) => return,
+            _ = phases.wait_for(|phase| *phase != Phase::Serving) => break,
         };
         match accepted {
             Ok((transport, peer)) => {
@@ -352,4 +352,5 @@ async fn accept(
             Err(_) => {} // the peer has gone before it was accepted
         }
     }
+    drop(listener); // and with it a socket's file, before `open` tells that all has ended
 }

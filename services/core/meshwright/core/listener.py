@@ -1,6 +1,6 @@
 """Listening sockets and TLS contexts for asyncio servers that aren't gRPC.
 
-One decision to know: a Unix socket is made with its final rights (0600), never opened up and then closed again, and one
+One decision to know: a Unix socket is made with its final rights, never opened up and then closed again, and one
 that a killed process left is removed, but one that somebody serves is an error.
 """
 
@@ -34,8 +34,11 @@ def tls_context(identity: X509Identity, *, clients: bool = True) -> ssl.SSLConte
     return context
 
 
-def bind(address: str) -> socket.socket:
-    """Return a socket that listens on ``unix:/path`` (0600) or ``host:port``; Unavailable says why it can't."""
+def bind(address: str, *, mode: int = 0o600) -> socket.socket:
+    """Return a socket that listens on ``unix:/path`` or ``host:port``; Unavailable says why it can't.
+
+    `mode` are the rights of a Unix socket's file.
+    """
     if not address.startswith("unix:"):
         host, _, port = address.rpartition(":")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -52,8 +55,9 @@ def bind(address: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         remove_stale(path)
-        os.fchmod(listener.fileno(), 0o600)  # before bind: Linux makes the file with these rights
+        os.fchmod(listener.fileno(), mode)  # before bind: Linux makes the file with these rights
         listener.bind(str(path))
+        path.chmod(mode)  # what the umask took away
         listener.listen()
     except OSError as error:
         listener.close()

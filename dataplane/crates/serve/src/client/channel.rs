@@ -22,7 +22,7 @@ use tonic::{Code, Status};
 
 use crate::activity::{Activity, Underway};
 use crate::client::balancer::{Balancer, State};
-use crate::client::dialer::{Dialer, KeepAlive};
+use crate::client::dialer::{Dialer, KeepAlive, Security};
 use crate::client::link::Link;
 use crate::client::options::ChannelOptions;
 use crate::client::retry::{Retries, Throttle};
@@ -31,7 +31,9 @@ use crate::client::target::Target;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::peer::Peer;
+use crate::tls::handshake::Connector;
 use crate::tls::identity::Identities;
+use crate::tls::outside::Outside;
 use crate::tls::spiffe::Expected;
 use crate::wire::compression::Encoding;
 use crate::wire::deadline;
@@ -147,10 +149,30 @@ impl Channel {
     ) -> Result<Self, Error> {
         let target = Target::parse(target)?;
         let authority = target.authority()?;
-        let scheme = if identities.is_some() {
-            Scheme::HTTPS
-        } else {
-            Scheme::HTTP
+        let security = identities.map_or(Security::Plain, |identities| {
+            Security::Mesh(Connector::new(identities, expected))
+        });
+        Ok(Self::open(target, authority, security, limits, options))
+    }
+
+    /// The same to a server outside of the mesh.
+    pub fn outside(target: &str, outside: Outside, limits: Limits, options: ChannelOptions) -> Result<Self, Error> {
+        let target = Target::parse(target)?;
+        let authority = target.authority()?;
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        Ok(Self::open(
+            target,
+            authority,
+            Security::Outside(outside, host),
+            limits,
+            options,
+        ))
+    }
+
+    fn open(target: Target, authority: Authority, security: Security, limits: Limits, options: ChannelOptions) -> Self {
+        let scheme = match security {
+            Security::Plain => Scheme::HTTP,
+            Security::Mesh(_) | Security::Outside(..) => Scheme::HTTPS,
         };
         let received = Descriptors::default();
         let state = Arc::new(watch::Sender::new(State::Idle));
@@ -160,11 +182,11 @@ impl Channel {
             timeout: options.keep_alive_timeout,
             without_calls: options.keep_alive_without_calls,
         };
-        let dialer = Dialer::new(identities, expected, limits.clone(), keep_alive, received.clone());
+        let dialer = Dialer::new(security, limits.clone(), keep_alive, received.clone());
         let balancer = Balancer::new(state.clone(), dialer, activity.clone(), target, &options);
         tokio::spawn(balancer.run());
         let throttle = options.service_config.throttling;
-        Ok(Self {
+        Self {
             shared: Arc::new(Shared {
                 state,
                 activity,
@@ -178,7 +200,7 @@ impl Channel {
                 received,
                 sending: Mutex::default(),
             }),
-        })
+        }
     }
 
     /// What the service config says of calls of "/service/method".

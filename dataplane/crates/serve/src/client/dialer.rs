@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{oneshot, watch};
+use tokio_rustls::TlsConnector;
 
 use crate::client::link::Link;
 use crate::client::target::Endpoint;
@@ -16,8 +17,7 @@ use crate::limits::Limits;
 use crate::listener::tcp_name;
 use crate::peer::Peer;
 use crate::tls::handshake::{Connector, Refused};
-use crate::tls::identity::Identities;
-use crate::tls::spiffe::Expected;
+use crate::tls::outside::Outside;
 use crate::wire::border::Border;
 use crate::wire::cork::Cork;
 use crate::wire::descriptors::Descriptors;
@@ -27,9 +27,17 @@ use crate::wire::transport::{Transport, UnixTransport};
 /// Calls cancelled within the last second whose late messages are dropped without a word to the server.
 const CANCELLED: usize = 1000;
 
+/// How a channel's connections are secured.
+pub(crate) enum Security {
+    Plain,
+    Mesh(Connector),
+    /// With the target's host.
+    Outside(Outside, String),
+}
+
 /// Makes the connections of one channel.
 pub(crate) struct Dialer {
-    connector: Option<Connector>,
+    security: Security,
     limits: Limits,
     keep_alive: KeepAlive,
     received: Descriptors,
@@ -47,15 +55,9 @@ pub(crate) struct KeepAlive {
 pub(crate) type Made = (Arc<Link>, oneshot::Receiver<()>);
 
 impl Dialer {
-    pub(crate) fn new(
-        identities: Option<Arc<Identities>>,
-        expected: Expected,
-        limits: Limits,
-        keep_alive: KeepAlive,
-        received: Descriptors,
-    ) -> Self {
+    pub(crate) fn new(security: Security, limits: Limits, keep_alive: KeepAlive, received: Descriptors) -> Self {
         Self {
-            connector: identities.map(|identities| Connector::new(identities, expected)),
+            security,
             limits,
             keep_alive,
             received,
@@ -64,7 +66,10 @@ impl Dialer {
 
     /// Changes whenever the identity was replaced; nothing without one.
     pub(crate) fn rotations(&self) -> Option<watch::Receiver<u64>> {
-        self.connector.as_ref().map(Connector::rotations)
+        match &self.security {
+            Security::Mesh(connector) => Some(connector.rotations()),
+            Security::Plain | Security::Outside(..) => None,
+        }
     }
 
     /// Connect to `endpoint`; the error says why not.
@@ -76,10 +81,20 @@ impl Dialer {
     }
 
     async fn try_dial(&self, endpoint: &Endpoint) -> Result<Made, String> {
-        let Some(connector) = &self.connector else {
-            let (transport, peer) = self.connect(endpoint).await?;
-            let descriptors = transport.sending();
-            return self.begin(transport, peer, descriptors).await;
+        let connector = match &self.security {
+            Security::Plain => {
+                let (transport, peer) = self.connect(endpoint).await?;
+                let descriptors = transport.sending();
+                return self.begin(transport, peer, descriptors).await;
+            }
+            Security::Outside(outside, host) => {
+                let (config, name) = outside.configure(host).map_err(|reason| format!("TLS: {reason}"))?;
+                let (transport, peer) = self.connect(endpoint).await?;
+                let connecting = TlsConnector::from(config).connect(name, transport);
+                let stream = connecting.await.map_err(|error| format!("TLS: {error}"))?;
+                return self.begin(stream, peer, None).await;
+            }
+            Security::Mesh(connector) => connector,
         };
         // A resumed session that either side finds stale is followed by a full handshake at once, which says more.
         loop {

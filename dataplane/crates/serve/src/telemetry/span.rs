@@ -126,6 +126,8 @@ pub enum Kind {
     Server,
     /// A call to another process.
     Client,
+    /// The handling of a message that waited in a queue.
+    Consumer,
 }
 
 /// The value of an attribute.

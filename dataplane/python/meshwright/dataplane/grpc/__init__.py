@@ -12,6 +12,7 @@ from meshwright.dataplane.grpc.identity import IdentitySource, X509Identity
 from meshwright.dataplane.grpc.limits import Limits
 from meshwright.dataplane.grpc.method import nonblocking
 from meshwright.dataplane.grpc.options import ChannelOptions
+from meshwright.dataplane.grpc.outside import OutsideTls
 from meshwright.dataplane.grpc.server import NativeServer
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Limits",
     "NativeChannel",
     "NativeServer",
+    "OutsideTls",
     "SyncContext",
     "X509Identity",
     "nonblocking",

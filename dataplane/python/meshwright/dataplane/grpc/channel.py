@@ -20,6 +20,7 @@ from meshwright.dataplane.grpc.interceptors import Interceptors
 from meshwright.dataplane.grpc.limits import Limits
 from meshwright.dataplane.grpc.methods import Place, StreamStream, StreamUnary, UnaryStream, UnaryUnary, no_place
 from meshwright.dataplane.grpc.options import ChannelOptions
+from meshwright.dataplane.grpc.outside import OutsideTls
 
 _M = TypeVar("_M", UnaryUnary, UnaryStream, StreamUnary, StreamStream)
 
@@ -33,11 +34,12 @@ class NativeChannel(grpc.aio.Channel):
 
     `peer` names whom it takes for its server: a SPIFFE ID, with a trailing `*` the beginning of one
     ("spiffe://mesh.local/ns/shop/*"), "dns:host" for a server of which only a DNS name is known, or "" for any member
-    of the own trust domain. `tls_versions` may have "1.2" beside "1.3" for old servers. Without `identity` it speaks
-    plain text. Connections are made on demand, made again with a capped back-off when they break, and replaced without
-    losing a call when the identity rotates. `compression` is what a call compresses its requests in unless it says
-    otherwise; `interceptors` are grpc.aio's, the first outermost. `traceparent(path)` is asked at each call for the
-    place in a trace that it belongs to: the call passes it on, and in a recorded trace gets a span. Used on one event
+    of the own trust domain. `tls_versions` may have "1.2" beside "1.3" for old servers. `outside` in place of an
+    identity is for servers that don't belong to the mesh. Without either it speaks plain text. Connections are made on
+    demand, made again with a capped back-off when they break, and replaced without losing a call when the identity
+    rotates. `compression` is what a call compresses its requests in unless it says otherwise; `interceptors` are
+    grpc.aio's, the first outermost. `traceparent(path)` is asked at each call for the place in a trace that it belongs
+    to: the call passes it on, and in a recorded trace gets a span. Used on one event
     loop.
     """
 
@@ -47,6 +49,7 @@ class NativeChannel(grpc.aio.Channel):
         identity: identities.IdentitySource | None,
         *,
         peer: str = "",
+        outside: OutsideTls | None = None,
         limits: Limits | None = None,
         compression: grpc.Compression | None = None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
@@ -61,6 +64,8 @@ class NativeChannel(grpc.aio.Channel):
         self._unfollow: Callable[[], None] | None = None
         config = json.dumps(service_config) if isinstance(service_config, Mapping) else service_config
         native = None
+        if identity is not None and outside is not None:
+            raise ValueError("identity and outside: a server belongs to the mesh or doesn't; give one of them")
         if identity is not None:
             native, self._unfollow = identities.follow(identity, tls_versions)
         try:
@@ -68,6 +73,7 @@ class NativeChannel(grpc.aio.Channel):
                 target,
                 identity=native,
                 peer=peer,
+                outside=outside,
                 limits=limits or Limits(),
                 options=options or ChannelOptions(),
                 service_config=config,
