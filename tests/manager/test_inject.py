@@ -210,7 +210,7 @@ async def test_the_webhook_speaks_https_as_the_managers_service(pki: Pki) -> Non
     name = "meshwright-manager.meshwright-system.svc"
     identity = StaticIdentity(pki.identity(part_id(TRUST_DOMAIN, "manager"), dns=[name]))
     trust = ssl.create_default_context(cadata=pki.bundle_pem.decode())
-    async with webhook.Webhook("127.0.0.1:0", identity, OPTIONS) as server:
+    async with webhook.webhook("127.0.0.1:0", identity, OPTIONS) as server:
         url = f"https://{server.address}"
 
         async def post(content: Any, path: str = "/inject") -> httpx.Response:

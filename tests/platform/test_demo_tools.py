@@ -182,17 +182,17 @@ async def test_reached_waits_for_the_last_replica(tmp_path: Path) -> None:
     revisions = {"one": 2, "two": 1}
     asked = 0
 
-    def metrics(name: str) -> bytes:
+    def metrics(name: str) -> str:
         nonlocal asked
         asked += 1
         if asked == 6:
             revisions["two"] = 2
-        return f"# TYPE revision gauge\nrevision {revisions[name]}\n".encode()
+        return f"# TYPE revision gauge\nrevision {revisions[name]}\n"
 
     sockets = [tmp_path / name for name in revisions]
     async with contextlib.AsyncExitStack() as stack:
         for name, socket in zip(revisions, sockets, strict=True):
-            admin = Admin(f"unix:{socket}", Health(), metrics=lambda name=name: metrics(name))  # type: ignore[misc]
+            admin = Admin(f"unix:{socket}", Health(), metrics=lambda _, name=name: metrics(name))  # type: ignore[misc]
             await stack.enter_async_context(admin)
         await reached(sockets, "revision", 2, 10)
         assert asked >= 6

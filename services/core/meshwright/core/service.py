@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.descriptor import ServiceDescriptor
 
 from meshwright.core import citadel_identity, logs, telemetry
-from meshwright.core.admin import Admin
+from meshwright.core.admin import Admin, Exposition
 from meshwright.core.grpc import Authorization, Server, introspection
 from meshwright.core.health import Health
 from meshwright.core.identity import IdentitySource
@@ -31,8 +31,10 @@ class Service:
         identity: IdentitySource | None,
         stack: contextlib.AsyncExitStack,
         tasks: asyncio.TaskGroup,
+        admin: Admin | None = None,
     ) -> None:
         self.identity, self.stack = identity, stack
+        self._admin = admin
         self._settings, self._health, self._tasks = settings, health, tasks
         self._background: list[asyncio.Task[Any]] = []
 
@@ -41,6 +43,11 @@ class Service:
         task = self._tasks.create_task(work, name=name)
         self._background.append(task)
         return task
+
+    def show(self, metrics: Exposition) -> None:
+        """Show more metrics at the admin listener."""
+        if self._admin is not None:
+            self._admin.show(metrics)
 
     def server(
         self,
@@ -97,7 +104,7 @@ async def begun(settings: ServiceSettings, health: Health, *, part: str | None =
         if identity is not None:
             await stack.enter_async_context(identity)
         await stack.enter_async_context(telemetry.setup(settings.part, settings, identity))
-        await stack.enter_async_context(Admin(settings.admin, health, identity))
-        service = Service(settings, health, identity, stack, tasks)
+        admin = await stack.enter_async_context(Admin(settings.admin, health, identity))
+        service = Service(settings, health, identity, stack, tasks, admin)
         yield service
         service.end()

@@ -8,20 +8,15 @@ platform's addresses.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import ssl
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
 
 import fastapi
 import structlog
-import uvicorn
 from fastapi import responses
 
-from meshwright.core import errors, listener
-from meshwright.core.identity import IdentitySource, X509Identity
+from meshwright.core import errors
+from meshwright.core.http_server import HttpServer
+from meshwright.core.identity import IdentitySource
 from meshwright.manager import metrics
 from meshwright.manager.inject import review
 from meshwright.manager.inject.options import Options
@@ -34,82 +29,19 @@ _GRACE_SECONDS = 2
 _log = structlog.get_logger(__name__)
 
 
-class Webhook:
-    """`async with Webhook(address, identity, options):`; `address` then holds the port that was taken for port 0."""
-
-    def __init__(self, address: str, identity: IdentitySource, options: Options) -> None:
-        self.address = address
-        self._identity, self._options = identity, options
-        self._tls = listener.tls_context(identity.current(), clients=False)
-        self._unsubscribe: Callable[[], None] = lambda: None
-        self._started = asyncio.Event()
-        self._server: uvicorn.Server | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        sock = listener.bind(self.address)
-        self.address = f"{self.address.rpartition(':')[0]}:{sock.getsockname()[1]}"
-        self._unsubscribe = self._identity.subscribe(self._rotate)
-        webhook = self
-
-        class Server(uvicorn.Server):
-            """uvicorn as a guest of our loop: signals belong to `process`."""
-
-            @contextlib.contextmanager
-            def capture_signals(self) -> Any:
-                yield
-
-            async def startup(self, sockets: Any = None) -> None:
-                await super().startup(sockets)
-                webhook._started.set()
-
-        self._server = Server(
-            uvicorn.Config(
-                application(self._options),
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                limit_concurrency=_MAX_CONNECTIONS,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=_GRACE_SECONDS,
-                h11_max_incomplete_event_size=64 * 1024,
-                ssl_context_factory=lambda *_: self._context(),
-            )
-        )
-        self._task = asyncio.create_task(self._serve(self._server, sock), name=f"webhook {self.address}")
-        await self._started.wait()
-        if not self._server.started:
-            await self._task
-            raise errors.Unavailable(f"the webhook on {self.address} ended while starting")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._unsubscribe()
-        if self._server is not None and self._task is not None:
-            self._server.should_exit = True
-            await self._task
-
-    async def _serve(self, server: uvicorn.Server, sock: Any) -> None:
-        try:
-            await server.serve(sockets=[sock])
-        finally:
-            self._started.set()
-
-    def _context(self) -> ssl.SSLContext:
-        outer = listener.tls_context(self._identity.current(), clients=False)
-        outer.sni_callback = self._take_newest
-        return outer
-
-    def _rotate(self, identity: X509Identity) -> None:
-        self._tls = listener.tls_context(identity, clients=False)
-
-    def _take_newest(self, connection: Any, _name: str | None, _outer: ssl.SSLContext) -> None:
-        connection.context = self._tls
+def webhook(address: str, identity: IdentitySource, options: Options) -> HttpServer:
+    """Return the server, to be entered; it asks callers for no certificate."""
+    return HttpServer(
+        "webhook",
+        address,
+        application(options),
+        identity=identity,
+        http="h11",
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
 
 
 def application(options: Options) -> fastapi.FastAPI:

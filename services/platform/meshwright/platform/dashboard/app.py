@@ -13,13 +13,12 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import fastapi
-import uvicorn
 from fastapi import Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
+from meshwright.core.http_server import HttpServer
 from meshwright.platform.dashboard.access import COOKIE, Access
 from meshwright.platform.dashboard.picture import Painter, painting
-from meshwright.platform.demo.service import Server
 from meshwright.platform.up.app import Platform
 from meshwright.platform.up.ports import HOST
 
@@ -41,19 +40,9 @@ async def serving(platform: Platform) -> AsyncIterator[str]:
     port = platform.ports.dashboard.number
     access = Access(port)
     async with painting(platform) as painter:
-        application = build(painter, access)
-        server = Server(
-            uvicorn.Config(
-                application, host=HOST, port=port, log_config=None, access_log=False, lifespan="off", ws="none",
-                timeout_graceful_shutdown=1, server_header=False,
-            )
-        )  # fmt: skip
-        task = asyncio.create_task(server.serve(), name="dashboard")
-        try:
+        server = HttpServer("dashboard", f"{HOST}:{port}", build(painter, access), timeout_graceful_shutdown=1)
+        async with server:
             yield f"http://{HOST}:{port}/?token={access.token}"
-        finally:
-            server.should_exit = True
-            await asyncio.wait({task})
 
 
 def build(painter: Painter, access: Access) -> fastapi.FastAPI:

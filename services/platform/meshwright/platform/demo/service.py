@@ -19,13 +19,13 @@ from typing import Any, ClassVar
 
 import fastapi
 import pydantic
-import uvicorn
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from opentelemetry import propagate, trace
 from pydantic import Field
 
 from meshwright.core import errors, process, settings
+from meshwright.core.http_server import HttpServer
 from meshwright.core.settings import ServiceSettings
 from meshwright.core.telemetry import Telemetry
 from meshwright.platform.demo.client import Pool, over_socket, over_tcp
@@ -57,15 +57,6 @@ class AppSettings(ServiceSettings):
         if self.otlp and not self.workload_api:
             raise ValueError("workload_api: needed with --otlp: the collector is only spoken to with mutual TLS")
         return self
-
-
-class Server(uvicorn.Server):
-    """uvicorn as a guest of our loop: signals belong to `process`."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        """Leave the signals alone."""
-        yield
 
 
 def application(settings: AppSettings, sidecar: Pool | None) -> fastapi.FastAPI:
@@ -131,26 +122,21 @@ async def run(settings: AppSettings, stop: asyncio.Event) -> None:
         upstream = _upstream(settings)
         if upstream:
             stack.callback(upstream.forget)
-        server = Server(
-            uvicorn.Config(
-                application(settings, upstream),
-                **_address(settings.listen),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                ws="none",
-                timeout_keep_alive=600,  # the sidecar keeps its connections; closing them under it fails requests
-                timeout_graceful_shutdown=2,
-            )
+        server = HttpServer(
+            "http",
+            settings.listen,
+            application(settings, upstream),
+            socket_mode=0o666,  # its sidecar may be another user; the folder says who gets here
+            timeout_keep_alive=600,  # the sidecar keeps its connections; closing them under it fails requests
+            timeout_graceful_shutdown=2,
         )
-        serving = asyncio.create_task(server.serve(), name="http")
-        await asyncio.wait(
-            {serving, asyncio.create_task(stop.wait(), name="stop")}, return_when=asyncio.FIRST_COMPLETED
-        )
-        if serving.done():
+        await stack.enter_async_context(server)
+        ends = {asyncio.create_task(server.ended(), name="http"), asyncio.create_task(stop.wait(), name="stop")}
+        _, waiting = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        if not stop.is_set():
             raise errors.Unavailable(f"the HTTP server on {settings.listen} ended by itself")
-        server.should_exit = True
-        await serving
 
 
 def _upstream(settings: AppSettings) -> Pool | None:
@@ -162,16 +148,6 @@ def _upstream(settings: AppSettings) -> Pool | None:
     if not host or not port.isdecimal():
         raise errors.ConfigError(f"--upstream: {settings.upstream!r} isn't host:port (or give --outbound)")
     return over_tcp(host, int(port))
-
-
-def _address(listen: str) -> dict[str, Any]:
-    """Return uvicorn's words for an address."""
-    if listen.startswith("unix:"):
-        path = Path(listen.removeprefix("unix:"))
-        path.unlink(missing_ok=True)  # the socket that a killed predecessor left
-        return {"uds": str(path)}
-    host, _, port = listen.rpartition(":")
-    return {"host": host.strip("[]"), "port": int(port)}
 
 
 def main() -> int:
