@@ -21,13 +21,14 @@ from meshwright.nsm.descriptors import Descriptor, Inode
 from meshwright.nsm.elements.begin import Begin
 from meshwright.nsm.elements.forward import Forward
 from meshwright.nsm.elements.paths import UpdatePath
-from meshwright.nsm.elements.serve_kernel import ServeKernel
+from meshwright.nsm.elements.serve import Serve
 from meshwright.nsm.elements.take import take_descriptors
 from meshwright.nsm.elements.token import Tokens
 from meshwright.nsm.errors import PolicyDenied
 from meshwright.nsm.expiry import Expiry
 from meshwright.nsm.ipam import PointToPoint
 from meshwright.nsm.monitor import Monitor
+from meshwright.nsm.offers import KernelOffer
 from meshwright.nsm.wire import Connection, NetworkServiceRequest
 from pki import Pki
 
@@ -108,7 +109,7 @@ class Mesh:
             "endpoint",
             pki.workload("endpoint"),
             self.clock,
-            ServeKernel("endpoint", self.namespace, self.addresses),
+            Serve("endpoint", self.addresses, KernelOffer(self.namespace)),
         )
         manager = pki.part("nsmgr")
         self.next = self.endpoint.as_next_hop_of(manager)

@@ -23,17 +23,16 @@ from meshwright.core.clock import Clock, SystemClock
 from meshwright.core.grpc import Authorization, Server
 from meshwright.core.identity import IdentitySource
 from meshwright.nsm import descriptors, urls, wire
-from meshwright.nsm.chain import Chain, Element
+from meshwright.nsm.chain import Chain
 from meshwright.nsm.connections import Connections
 from meshwright.nsm.elements.begin import Begin
 from meshwright.nsm.elements.paths import UpdatePath
-from meshwright.nsm.elements.serve_kernel import ServeKernel
-from meshwright.nsm.elements.serve_memif import ServeMemif
-from meshwright.nsm.elements.serve_wire import ServeWire
+from meshwright.nsm.elements.serve import Serve
 from meshwright.nsm.elements.token import Tokens
 from meshwright.nsm.expiry import Expiry
 from meshwright.nsm.ipam import PointToPoint
 from meshwright.nsm.monitor import Monitor
+from meshwright.nsm.offers import KernelOffer, MemifOffer, Offer, WireOffer
 from meshwright.nsm.peer import Peer
 from meshwright.nsm.registration import Registration
 from meshwright.nsm.registry_client import RegistryClient
@@ -107,7 +106,7 @@ class Endpoint:
             Tokens(self._identity, lifetime=self._lifetime),
             Begin(self.connections),
             monitor,
-            self._serving(stack),
+            Serve(self.name, self._addresses, self._offer(stack)),
         )
         stack.callback(self._forget_all)
         manager = self._manager_id()
@@ -160,13 +159,12 @@ class Endpoint:
             ) from error
         stack.push_async_callback(registration.unregister)
 
-    def _serving(self, stack: contextlib.AsyncExitStack) -> Element:
+    def _offer(self, stack: contextlib.AsyncExitStack) -> Offer:
         if self._vlan is not None:
-            return ServeWire(self.name, self._vlan, self._addresses)
+            return WireOffer(self._vlan)
         if self._memif is not None:
-            return ServeMemif(self.name, self._memif, self._addresses)
-        namespace = self._namespace or stack.enter_context(descriptors.own_network_namespace())
-        return ServeKernel(self.name, namespace, self._addresses)
+            return MemifOffer(self._memif)
+        return KernelOffer(self._namespace or stack.enter_context(descriptors.own_network_namespace()))
 
     def _manager_id(self) -> str | None:
         if self._identity is None:

@@ -1,19 +1,19 @@
-"""An endpoint's own element: its network namespace as the mechanism, and a pair of addresses."""
+"""An endpoint's own element: answers with what the endpoint offers, and a pair of addresses."""
 
 from __future__ import annotations
 
 from meshwright.nsm import mechanism, wire
 from meshwright.nsm.chain import Exchange, Proceed
-from meshwright.nsm.descriptors import Descriptor
 from meshwright.nsm.ipam import PointToPoint
+from meshwright.nsm.offers import Offer
 from meshwright.nsm.wire import Connection, NetworkServiceRequest
 
 
-class ServeKernel:
-    """Answers with a KERNEL mechanism in `namespace` and addresses from `addresses`."""
+class Serve:
+    """Answers with the mechanism that `offer` makes and addresses from `addresses`."""
 
-    def __init__(self, name: str, namespace: Descriptor, addresses: PointToPoint) -> None:
-        self._name, self._namespace, self._addresses = name, namespace, addresses
+    def __init__(self, name: str, addresses: PointToPoint, offer: Offer) -> None:
+        self._name, self._addresses, self._offer = name, addresses, offer
 
     async def __call__(self, request: NetworkServiceRequest, exchange: Exchange, proceed: Proceed) -> Connection:
         """Fill in this side; on Close give the addresses back."""
@@ -22,11 +22,13 @@ class ServeKernel:
             self._addresses.release(state.id)
             return await proceed(request, exchange)
         connection = request.connection
-        wish = mechanism.choose(None, [*request.mechanism_preferences, connection.mechanism], [mechanism.KERNEL])
-        interface = mechanism.interface_name(wish, connection.network_service, state.id)
+        wishes = [*request.mechanism_preferences, connection.mechanism]
+        wish = mechanism.choose(None, wishes, [self._offer.kind])
+        offered, descriptor = self._offer.make(wish, connection, state.id)
+        if descriptor is not None:
+            exchange.answer.append(state.held.keep(descriptor))
         self._addresses.assign(state.id, connection)
-        connection.mechanism.CopyFrom(mechanism.kernel(self._namespace.inode, interface))
+        connection.mechanism.CopyFrom(offered)
         connection.network_service_endpoint_name = self._name
         connection.state = wire.UP
-        exchange.answer.append(state.held.keep(self._namespace.duplicate()))
         return await proceed(request, exchange)
