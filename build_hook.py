@@ -78,6 +78,14 @@ def compile_stubs(protos: Path, out: Path, bundle: Path) -> None:
     protoc(f"-I{protos}", f"--descriptor_set_in={bundle}", *outs, *own)
     protoc(f"--descriptor_set_in={bundle}", f"--python_out={out}", f"--pyi_out={out}", *names)
     protoc(f"--descriptor_set_in={bundle}", f"--grpc_python_out={out}", *services)
+    # The public contract, for clients in other languages: our files, and one set with all that they import.
+    contract = out / "contract"
+    for name in own:
+        (contract / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(protos / name, contract / name)
+    (contract / "__init__.py").write_text('"""The proto files, and a FileDescriptorSet of them: meshwright.binpb."""\n')
+    whole = f"--descriptor_set_out={contract / 'meshwright.binpb'}"
+    protoc(f"-I{protos}", f"--descriptor_set_in={bundle}", "--include_imports", whole, *own)
     # Our own packages are named meshwright.*; without this they would land in meshwright.api.meshwright.*.
     for path in (out / "meshwright").iterdir():
         path.rename(out / path.name)
