@@ -16,6 +16,7 @@ use meshwright_serve::tls::spiffe::Expected;
 use meshwright_serve::{Channel, Error, Identities, Limits};
 
 use crate::counters;
+use crate::leases::PATIENCE;
 use crate::state::State;
 
 /// For a forwarded charge, which a request waits for.
@@ -91,7 +92,7 @@ impl Peers {
             }
             counters::add(&state.counters.quota_owner_unreachable);
         }
-        state.engine.cells.charge(charge, state.now())
+        state.charge_here(charge).await
     }
 }
 
@@ -118,17 +119,26 @@ impl Link {
             best_effort: charge.best_effort,
             deduplication_id: charge.deduplication_id.clone(),
             min_deduplication_nanos: i64::try_from(charge.min_deduplication).unwrap_or(i64::MAX),
+            leased: charge.is_leased,
         });
         if let Some(Ok(parent)) = span.as_ref().map(|span| span.current().context.to_string().parse()) {
             request.metadata_mut().insert("traceparent", parent);
         }
-        request.set_timeout(DEADLINE);
-        let failure = match tokio::time::timeout(DEADLINE, self.client.clone().charge(request)).await {
+        // The owner may have to wait for the store.
+        let deadline = if charge.is_leased {
+            DEADLINE + PATIENCE
+        } else {
+            DEADLINE
+        };
+        request.set_timeout(deadline);
+        let failure = match tokio::time::timeout(deadline, self.client.clone().charge(request)).await {
             Ok(Ok(answer)) => {
                 let answer = answer.into_inner();
                 return Some(Grant {
                     granted: answer.granted,
                     valid: u64::try_from(answer.valid_nanos).unwrap_or(0),
+                    left: answer.left,
+                    reset: u64::try_from(answer.reset_nanos).unwrap_or(0),
                 });
             }
             Ok(Err(status)) => status.message().to_owned(),

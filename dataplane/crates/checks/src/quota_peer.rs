@@ -59,17 +59,20 @@ impl QuotaPeer for Owner {
             max: request.max_amount,
             window,
             is_fixed: request.fixed_window,
+            is_leased: request.leased && window > 0,
             amount: request.amount,
             best_effort: request.best_effort,
             deduplication_id: request.deduplication_id,
             min_deduplication,
         };
-        let grant = self.state.engine.cells.charge(&charge, self.state.now());
+        let grant = self.state.charge_here(&charge).await;
         counters::add(&self.state.counters.quota_served);
-        let valid_nanos = i64::try_from(grant.valid).unwrap_or(i64::MAX);
+        let nanos = |nanos: u64| i64::try_from(nanos).unwrap_or(i64::MAX);
         Ok(Response::new(ChargeResponse {
             granted: grant.granted,
-            valid_nanos,
+            valid_nanos: nanos(grant.valid),
+            left: grant.left,
+            reset_nanos: nanos(grant.reset),
         }))
     }
 }

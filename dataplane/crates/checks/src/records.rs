@@ -1,136 +1,144 @@
-//! The queue of records between the handlers and Python. Bounded by bytes: when it is full a caller is refused or
-//! waits, whatever it is used to, and nothing that was taken is dropped.
+//! Records into the pipeline: what no rule wants stays out, and what can't be read is told to whoever sent it.
 
-use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use meshwright_api::istio::mixer::v1 as mixer;
+use meshwright_api::meshwright::mixer::v1::record::Kind;
+use meshwright_api::meshwright::mixer::v1::{Record, Reported};
+use meshwright_policy::{Answer, Attributes, BadRequest, Bag, Program, Question};
+use meshwright_reports::{Origin, Rules, Settings, Stored, records};
+use meshwright_serve::Peer;
+use prost::Message;
+use tonic::Status;
 
-/// Room is counted in pieces of this many bytes, since a semaphore counts to 2^29 at the most on 32-bit machines.
-const PIECE: usize = 256;
+use crate::counters;
+use crate::state::State;
 
-/// Serialised `meshwright.mixer.v1.Record`s.
-#[derive(Debug)]
-pub struct Queue {
-    records: Mutex<VecDeque<Bytes>>,
-    arrived: Condvar,
-    room: Semaphore,
-    pieces: usize,
+/// How long a caller waits to hear that its report is stored, also when it would wait longer.
+const STORE: Duration = Duration::from_secs(30);
+
+/// Who reports; empty on plain connections.
+pub(crate) fn reporter(peer: Option<&Peer>) -> &str {
+    peer.and_then(|peer| peer.spiffe_id.as_deref()).unwrap_or_default()
 }
 
-impl Queue {
-    /// A queue of at most `capacity` bytes.
-    pub fn new(capacity: usize) -> Self {
-        let pieces = (capacity / PIECE).clamp(1, Semaphore::MAX_PERMITS);
-        Queue {
-            records: Mutex::default(),
-            arrived: Condvar::new(),
-            room: Semaphore::new(pieces),
-            pieces,
-        }
+/// The engine as the pipeline sees it, for as long as it is there.
+struct Current {
+    state: Weak<State>,
+    empty: Arc<Program>,
+}
+
+impl Rules for Current {
+    fn program(&self) -> Arc<Program> {
+        self.state
+            .upgrade()
+            .map_or_else(|| self.empty.clone(), |state| state.engine.program())
     }
 
-    /// Takes all records or none.
-    pub fn offer(&self, records: Vec<Bytes>) -> bool {
-        let pieces = records
-            .iter()
-            .map(|record| self.pieces_of(record))
-            .fold(0u32, u32::saturating_add);
-        match self.room.try_acquire_many(pieces) {
-            Ok(permit) => permit.forget(),
-            Err(_) => return false,
-        }
-        self.append(records);
-        true
+    fn now(&self) -> u64 {
+        self.state.upgrade().map_or(0, |state| state.now())
     }
 
-    /// Takes a record as soon as there is room.
-    pub async fn put(&self, record: Bytes) {
-        // The semaphore is never closed.
-        if let Ok(permit) = self.room.acquire_many(self.pieces_of(&record)).await {
-            permit.forget();
-        }
-        self.append(vec![record]);
-    }
-
-    /// Whether the record would have to wait.
-    pub fn is_full_for(&self, record: &Bytes) -> bool {
-        self.room.available_permits() < self.pieces_of(record) as usize
-    }
-
-    /// All records, at most `most`; waits up to `timeout` for the first. Blocks its thread.
-    pub fn drain(&self, most: usize, timeout: Duration) -> Vec<Bytes> {
-        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut records, _) = self
-            .arrived
-            .wait_timeout_while(records, timeout, |records| records.is_empty())
-            .unwrap_or_else(PoisonError::into_inner);
-        let count = records.len().min(most);
-        let taken: Vec<Bytes> = records.drain(..count).collect();
-        drop(records);
-        self.room
-            .add_permits(taken.iter().map(|record| self.pieces_of(record) as usize).sum());
-        taken
-    }
-
-    /// Records that wait.
-    pub fn len(&self) -> usize {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// A record larger than the whole queue counts as the whole, so that it passes through an empty one.
-    fn pieces_of(&self, record: &Bytes) -> u32 {
-        u32::try_from(record.len().div_ceil(PIECE).clamp(1, self.pieces)).unwrap_or(u32::MAX)
-    }
-
-    fn append(&self, new: Vec<Bytes>) {
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        records.extend(new);
-        drop(records);
-        self.arrived.notify_one();
+    fn ask(&self, questions: Vec<Question>) -> Pin<Box<dyn Future<Output = Vec<Answer>> + Send>> {
+        let state = self.state.upgrade();
+        Box::pin(async move {
+            match state {
+                Some(state) => state.ask(questions).await,
+                None => Vec::new(),
+            }
+        })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_queue_takes_all_of_a_batch_or_none() {
-        let queue = Queue::new(4 * PIECE);
-        let record = || Bytes::from(vec![0; PIECE]);
-        assert!(queue.offer(vec![record(), record(), record()]));
-        assert!(!queue.offer(vec![record(), record()]));
-        assert_eq!(queue.len(), 3);
-        assert_eq!(queue.drain(2, Duration::ZERO).len(), 2);
-        assert!(queue.offer(vec![record(), record()]));
+impl State {
+    /// Begins to store reports and to deliver them. Call it once.
+    pub async fn carry(self: &Arc<Self>, settings: Settings) -> Result<(), String> {
+        let rules = Current {
+            state: Arc::downgrade(self),
+            empty: Arc::new(Program::empty()),
+        };
+        self.reports.start(settings, rules).await
     }
 
-    #[tokio::test]
-    async fn a_waiting_record_goes_in_when_there_is_room() {
-        let queue = std::sync::Arc::new(Queue::new(PIECE));
-        queue.put(Bytes::from_static(b"first")).await;
-        let waiting = tokio::spawn({
-            let queue = queue.clone();
-            async move { queue.put(Bytes::from_static(b"second")).await }
-        });
-        assert_eq!(queue.drain(1, Duration::ZERO), ["first"]);
-        waiting.await.unwrap();
-        assert_eq!(queue.drain(9, Duration::from_secs(5)), ["second"]);
+    /// Whether rules want a record with these attributes.
+    pub(crate) fn wants(&self, program: &Program, bag: &Bag<'_>) -> Result<bool, BadRequest> {
+        let is_wanted = program.wants(bag)?;
+        if !is_wanted {
+            counters::add(&self.counters.records_unwanted);
+        }
+        Ok(is_wanted)
     }
 
-    #[tokio::test]
-    async fn a_record_larger_than_the_queue_still_passes() {
-        let queue = Queue::new(PIECE);
-        let large = Bytes::from(vec![0; 10 * PIECE]);
-        queue.put(large.clone()).await;
-        assert_eq!(queue.drain(1, Duration::ZERO), [large]);
+    /// A record with these attributes; None when no rule wants it. `otlp`: the request of OTLP that it forwards.
+    pub(crate) fn wanted_record(
+        &self,
+        program: &Program,
+        attributes: Attributes,
+        otlp: Bytes,
+    ) -> Result<Option<Record>, BadRequest> {
+        if self.sampler.is_due(self.now()) {
+            self.sampler.add(meshwright_policy::seen(&attributes));
+        }
+        let is_wanted = self.wants(program, &Bag::plain(program.names(), &attributes)?)?;
+        Ok(is_wanted.then(|| Record {
+            attributes: Some(mixer::Attributes { attributes }),
+            otlp,
+            ..Default::default()
+        }))
     }
+
+    /// Records as the outbox takes them; counts those that are too large for it.
+    pub(crate) fn reported(&self, kind: Kind, given: Vec<Record>, peer: Option<&Peer>) -> Vec<Reported> {
+        let origin = Origin {
+            kind,
+            reporter: reporter(peer),
+        };
+        let serialised = given.into_iter().map(|record| Bytes::from(record.encode_to_vec()));
+        let (reports, too_large) = records(origin, serialised.enumerate().collect());
+        counters::add_many(&self.counters.records_too_large, too_large.len());
+        reports
+    }
+
+    /// Stores what rules want of a stream that gets no answer: waits while there is no room, so that the stream isn't
+    /// read further, but not for the queue.
+    pub(crate) async fn store(&self, kind: Kind, given: Vec<Attributes>, peer: Option<&Peer>) {
+        let program = self.engine.program();
+        let mut wanted = Vec::with_capacity(given.len());
+        for attributes in given {
+            match self.wanted_record(&program, attributes, Bytes::new()) {
+                Ok(record) => wanted.extend(record),
+                Err(_) => counters::add(&self.counters.reports_invalid),
+            }
+        }
+        let reports = self.reported(kind, wanted, peer);
+        counters::add_many(&self.counters.records_queued, count(&reports));
+        if self.reports.outbox.is_full_for(&reports) {
+            counters::add(&self.counters.access_log_waits);
+        }
+        self.reports.outbox.put(reports).await;
+    }
+
+    /// Returns when the queue has them; the status for a caller that shall not wait longer.
+    pub(crate) async fn confirm(&self, stored: Stored) -> Result<(), Status> {
+        // Whoever goes away meanwhile may come again: what they left is stored all the same, and marked.
+        if let Ok(true) = tokio::time::timeout(STORE, stored.wait()).await {
+            return Ok(());
+        }
+        counters::add(&self.counters.reports_unconfirmed);
+        Err(Status::unavailable(
+            "the record queue hasn't stored it yet; it goes on trying, and marks it as a possible duplicate",
+        ))
+    }
+}
+
+/// Records in them.
+pub(crate) fn count(reports: &[Reported]) -> usize {
+    let counts = reports
+        .iter()
+        .map(|reported| reported.elements.len() + reported.records.len());
+    counts.sum()
 }

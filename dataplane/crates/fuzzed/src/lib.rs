@@ -12,6 +12,7 @@ mod input;
 mod memif;
 mod names;
 mod policies;
+mod proxies;
 mod rig;
 mod tls;
 
@@ -29,13 +30,16 @@ pub use headers::headers;
 pub use memif::{memif_ring, memif_talk};
 pub use names::names;
 pub use policies::{check, policy, report};
+pub use proxies::{access_log, authorization, otlp, rate_limit};
 pub use tls::tls;
 
 /// A target: any bytes.
 pub type Target = fn(&[u8]);
 
 /// All targets by name, which is also that of the corpus's folder.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 16] = [
+    ("access_log", access_log),
+    ("authorization", authorization),
     ("certificate", certificate),
     ("check", check),
     ("connection", connection),
@@ -45,7 +49,9 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("memif_ring", memif_ring),
     ("memif_talk", memif_talk),
     ("names", names),
+    ("otlp", otlp),
     ("policy", policy),
+    ("rate_limit", rate_limit),
     ("report", report),
     ("tls", tls),
 ];

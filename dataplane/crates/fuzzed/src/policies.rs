@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use meshwright_api::istio::mixer::v1::ReportRequest;
-use meshwright_policy::{Engine, Program, expand};
+use meshwright_policy::{Bag, Engine, Program, Report, Vocabulary, attribute_value, expand, expand_element};
 use prost::Message;
 
 use crate::everything;
@@ -27,16 +27,43 @@ pub fn policy(bytes: &[u8]) {
     let engine = Engine::default();
     if engine.load(bytes).is_ok() {
         let _ = engine.check(&[], 0);
-        let _ = engine.program().report(&Default::default());
+        let program = engine.program();
+        let bag = Bag::new(program.names());
+        let _ = program.wants(&bag);
+        let _ = program.evaluate_report(&bag, 0, |_, _, _| {});
     }
 }
 
-/// Any bytes as a ReportRequest.
+/// Any bytes as a ReportRequest: read in place, and in full as delta elements are. What is checked can be read later.
 pub fn report(bytes: &[u8]) {
-    let Ok(request) = ReportRequest::decode(bytes) else {
+    if let Ok(request) = ReportRequest::decode(bytes) {
+        for attributes in expand(&request).into_iter().flatten() {
+            if let Ok(bag) = Bag::plain(PROGRAM.names(), &attributes) {
+                evaluate(&bag);
+            }
+        }
+    }
+    let Ok(report) = Report::read(bytes) else {
         return;
     };
-    for attributes in expand(&request).into_iter().flatten() {
-        let _ = PROGRAM.report(&attributes);
+    let vocabulary = Vocabulary::new(PROGRAM.names(), report.default_words.clone());
+    let dictionary = vocabulary.dictionary();
+    for element in &report.elements {
+        if vocabulary.check(element).is_ok() {
+            evaluate(&vocabulary.bag(PROGRAM.names(), element).expect("a checked element"));
+        }
+        let _ = expand_element(element, &dictionary);
     }
+}
+
+fn evaluate<'a>(bag: &'a Bag<'a>) {
+    let _ = PROGRAM.wants(bag);
+    let _ = PROGRAM
+        .request_headers(bag)
+        .map(|headers| headers.get("traceparent").is_some());
+    let _ = PROGRAM.evaluate_report(bag, 0, |_, _, values| {
+        for value in values {
+            let _ = (value.to_string(), attribute_value(value));
+        }
+    });
 }

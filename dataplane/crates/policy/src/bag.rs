@@ -2,19 +2,42 @@
 //! until a rule reads them; a value of the wrong type or length is the caller's error, told when it is read.
 
 use crate::dictionary;
+use crate::element::Vocabulary;
+use crate::generate::Generated;
+use crate::hash::HashMap;
 use crate::names::{Names, Slot};
+use crate::plain;
 use crate::value::{self, Map, Time, Value};
 use crate::wire::{self, Field, Fields, Malformed};
+
+/// Words that many messages share, with their indices.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    pub(crate) words: &'a [&'a str],
+    pub(crate) indices: &'a HashMap<&'a str, i32>,
+}
 
 /// The words of one message, and behind them the global dictionary.
 #[derive(Debug, Clone, Default)]
 pub struct Words<'a> {
-    message: Vec<&'a str>,
+    own: Vec<&'a str>,
+    /// Those of a vocabulary in place of its own.
+    shared: Option<Shared<'a>>,
 }
 
 impl<'a> Words<'a> {
     pub(crate) fn new(message: Vec<&'a str>) -> Self {
-        Words { message }
+        Words {
+            own: message,
+            shared: None,
+        }
+    }
+
+    pub(crate) fn shared(shared: Shared<'a>) -> Self {
+        Words {
+            own: Vec::new(),
+            shared: Some(shared),
+        }
     }
 
     /// The word of an index: zero and above in the global dictionary, below zero in the message.
@@ -22,13 +45,17 @@ impl<'a> Words<'a> {
         if index >= 0 {
             return dictionary::word(index);
         }
+        let words = self.shared.map_or(self.own.as_slice(), |shared| shared.words);
         // -1 is the first; `!` maps it to 0 without overflow at the lowest number.
-        self.message.get(!index as usize).copied()
+        words.get(!index as usize).copied()
     }
 
     /// The index under which Mixer looks a word up: a word of the message hides the same global word.
     pub(crate) fn index(&self, word: &str) -> Option<i32> {
-        match self.message.iter().rposition(|candidate| *candidate == word) {
+        if let Some(shared) = self.shared {
+            return shared.indices.get(word).copied().or_else(|| dictionary::index(word));
+        }
+        match self.own.iter().rposition(|candidate| *candidate == word) {
             Some(position) => Some(!(position as i32)),
             None => dictionary::index(word),
         }
@@ -51,6 +78,8 @@ pub struct Bag<'a> {
     names: &'a Names,
     places: Vec<Place<'a>>,
     words: Words<'a>,
+    generated: Option<&'a Generated>,
+    is_explained: bool,
 }
 
 /// An attribute that is there, but not as its type says.
@@ -64,7 +93,44 @@ impl<'a> Bag<'a> {
             names,
             places: vec![Place::Absent; names.len()],
             words: Words::default(),
+            generated: None,
+            is_explained: false,
         }
+    }
+
+    /// With the attributes that generators made, in place of the request's own. The answer then refers to what the
+    /// generators read.
+    pub fn with<'b>(self, generated: &'b Generated) -> Bag<'b>
+    where
+        'a: 'b,
+    {
+        let mut bag: Bag<'b> = self;
+        for (slot, value) in &generated.values {
+            if let Some(value) = plain::read(value) {
+                bag.places[*slot as usize] = Place::Given(value);
+            }
+        }
+        bag.generated = Some(generated);
+        bag
+    }
+
+    /// Has whatever is decided about this request explain itself: `Decision::explanation` and the like.
+    pub fn explained(mut self) -> Self {
+        self.is_explained = true;
+        self
+    }
+
+    pub(crate) fn is_explained(&self) -> bool {
+        self.is_explained
+    }
+
+    pub(crate) fn generated(&self) -> Option<&'a Generated> {
+        self.generated
+    }
+
+    pub(crate) fn is_generated(&self, slot: Slot) -> bool {
+        self.generated
+            .is_some_and(|generated| generated.values.iter().any(|(known, _)| *known == slot))
     }
 
     /// Gives an attribute its value; one that the policy doesn't read is dropped.
@@ -79,15 +145,17 @@ impl<'a> Bag<'a> {
         let mut bag = Bag::new(names);
         // A global index whose word the message has too is dead: Mixer looks such a word up under the message's index.
         let mut shadowed: Vec<Option<i32>> = vec![None; names.len()];
+        let mut words = Vec::new();
         for field in Fields(bytes) {
             if let (1, field) = field? {
                 let word = field.text()?;
-                bag.words.message.push(word);
+                words.push(word);
                 if let Some(slot) = names.slot(word) {
-                    shadowed[slot as usize] = Some(!(bag.words.message.len() as i32 - 1));
+                    shadowed[slot as usize] = Some(!(words.len() as i32 - 1));
                 }
             }
         }
+        bag.words = Words::new(words);
         for field in Fields(bytes) {
             let (number, field) = field?;
             if !(2..=9).contains(&number) {
@@ -101,6 +169,42 @@ impl<'a> Bag<'a> {
             };
             if let Some(slot) = slot
                 && shadowed[slot as usize].is_none_or(|index| index == key)
+            {
+                bag.places[slot as usize] = Place::Wire(number, value);
+            }
+        }
+        Ok(bag)
+    }
+
+    /// Attributes that were set, by name.
+    pub(crate) fn given(&self) -> impl Iterator<Item = (&str, &Value<'a>)> {
+        self.places.iter().enumerate().filter_map(|(slot, place)| match place {
+            Place::Given(value) => Some((self.names.name(slot as Slot), value)),
+            _ => None,
+        })
+    }
+
+    /// From a CompressedAttributes message without words of its own, whose words are `vocabulary`, made with `names`.
+    pub(crate) fn element(
+        names: &'a Names,
+        bytes: &'a [u8],
+        vocabulary: &'a Vocabulary<'a>,
+    ) -> Result<Self, Malformed> {
+        let mut bag = Bag::new(names);
+        bag.words = vocabulary.words();
+        for field in Fields(bytes) {
+            let (number, field) = field?;
+            if !(2..=9).contains(&number) {
+                continue;
+            }
+            let (key, value) = wire::entry(field.bytes()?)?;
+            let slot = if key >= 0 {
+                names.global(key)
+            } else {
+                vocabulary.slot(key)
+            };
+            if let Some(slot) = slot
+                && vocabulary.is_index_of(slot, key)
             {
                 bag.places[slot as usize] = Place::Wire(number, value);
             }

@@ -2,10 +2,11 @@
 //! begins, sees more granted than the limit: a rolling window forgets an amount a tenth of its length late rather than
 //! early. What may be in it is bounded; when it is full of amounts still in use, new cells grant nothing.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::hash::HashMap;
+use crate::leased::{Account, Lease, Patience, Want};
 
 const SHARDS: usize = 16;
 /// Cells of one shard; as many deduplication ids are remembered.
@@ -28,6 +29,8 @@ pub struct Charge {
     pub window: u64,
     /// Windows begin at multiples of their length instead of rolling.
     pub is_fixed: bool,
+    /// Held across replicas by a store, of which this one leases slices; the window isn't zero then.
+    pub is_leased: bool,
     /// Negative: a release.
     pub amount: i64,
     /// Take what there is when it is less than the amount.
@@ -45,6 +48,10 @@ pub struct Grant {
     pub granted: i64,
     /// How long it may be used, in nanoseconds.
     pub valid: u64,
+    /// What the limit has left after it.
+    pub left: i64,
+    /// Until some of what is taken comes back, in nanoseconds; zero: nothing is taken, or it stays until released.
+    pub reset: u64,
 }
 
 /// All cells of this replica.
@@ -53,6 +60,7 @@ pub struct Cells {
     shards: Vec<Mutex<Shard>>,
     hasher: foldhash::fast::RandomState,
     refused_full: AtomicU64,
+    has_store: AtomicBool,
 }
 
 impl Default for Cells {
@@ -73,24 +81,60 @@ impl Cells {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             hasher: foldhash::fast::RandomState::default(),
             refused_full: AtomicU64::new(0),
+            has_store: AtomicBool::new(false),
         }
     }
 
-    /// Charges a cell at `now`, in nanoseconds of any clock that never goes back.
+    /// From now on somebody leases from a store.
+    pub fn expect_store(&self) {
+        self.has_store.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody leases from a store.
+    pub fn has_store(&self) -> bool {
+        self.has_store.load(Ordering::Relaxed)
+    }
+
+    /// Charges a cell at `now`, in nanoseconds of any clock that never goes back. A leased one grants what it has.
     pub fn charge(&self, charge: &Charge, now: u64) -> Grant {
-        use std::hash::BuildHasher;
-        let shard = self.hasher.hash_one(&charge.cell) as usize % SHARDS;
-        // A poisoned lock only means that a thread died; the numbers in it are whole.
-        let mut shard = self.shards[shard]
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        match shard.charge(charge, now) {
-            Some(grant) => grant,
+        let patience = if self.has_store() {
+            Patience::Waited
+        } else {
+            Patience::Alone
+        };
+        self.try_charge(charge, now, patience).0.unwrap_or_default()
+    }
+
+    /// Charges a cell. None: it waits for what the store will say to a `Want`, this one or one before; charge again then,
+    /// or without patience when that takes too long.
+    pub fn try_charge(&self, charge: &Charge, now: u64, patience: Patience) -> (Option<Grant>, Option<Want>) {
+        match self.shard(&charge.cell).charge(charge, now, patience) {
+            Some(charged) => charged,
             None => {
                 self.refused_full.fetch_add(1, Ordering::Relaxed);
-                Grant::default()
+                (Some(Grant::default()), None)
             }
         }
+    }
+
+    /// What the store said to a want; None: it gave no answer.
+    pub fn answered(&self, cell: &[u8], id: u64, lease: Option<Lease>) {
+        if let Some(Cell {
+            kind: Kind::Leased(account),
+            ..
+        }) = self.shard(cell).cells.get_mut(cell)
+        {
+            account.answered(id, lease);
+        }
+    }
+
+    fn shard(&self, cell: &[u8]) -> MutexGuard<'_, Shard> {
+        use std::hash::BuildHasher;
+        let shard = self.hasher.hash_one(cell) as usize % SHARDS;
+        // A poisoned lock only means that a thread died; the numbers in it are whole.
+        self.shards[shard]
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Cells in use, and charges refused because there were too many.
@@ -119,11 +163,13 @@ struct Shard {
     sweep_at: usize,
     /// And not before this time.
     sweep_after: u64,
+    /// The last id of a want.
+    wants: u64,
 }
 
 impl Shard {
     /// None: too many cells in use.
-    fn charge(&mut self, charge: &Charge, now: u64) -> Option<Grant> {
+    fn charge(&mut self, charge: &Charge, now: u64, patience: Patience) -> Option<(Option<Grant>, Option<Want>)> {
         let repeat = charge
             .deduplication_id
             .as_ref()
@@ -131,10 +177,11 @@ impl Shard {
         if let Some((grant, expires, until)) = repeat.as_ref().and_then(|key| self.repeats.get(key))
             && now < *until
         {
-            return Some(Grant {
+            let grant = Grant {
                 valid: expires.saturating_sub(now),
                 ..*grant
-            });
+            };
+            return Some((Some(grant), None));
         }
         let entries = self.cells.len().max(self.repeats.len());
         if entries >= self.sweep_at.max(1024).min(self.max_entries) && now >= self.sweep_after {
@@ -147,7 +194,17 @@ impl Shard {
             .cells
             .entry(charge.cell.clone())
             .or_insert_with(|| Cell::new(charge));
-        let grant = cell.charge(charge, now);
+        // The policy may have changed how the limit is held.
+        if matches!(cell.kind, Kind::Leased(_)) != charge.is_leased {
+            *cell = Cell::new(charge);
+        }
+        let (grant, want) = match &mut cell.kind {
+            Kind::Leased(account) => account.charge(charge, now, patience, &mut self.wants),
+            _ => (Some(cell.charge(charge, now)), None),
+        };
+        let Some(grant) = grant else {
+            return Some((None, want));
+        };
         // Without room to remember, a repetition is charged again: never too much is granted.
         if let Some(key) = repeat
             && self.repeats.len() < self.max_entries
@@ -156,7 +213,7 @@ impl Shard {
             self.repeats
                 .insert(key, (grant, now.saturating_add(grant.valid), until));
         }
-        Some(grant)
+        Some((Some(grant), want))
     }
 
     fn sweep(&mut self, now: u64) {
@@ -185,11 +242,13 @@ enum Kind {
         tick: u64,
         ring: [i64; RING],
     },
+    Leased(Account),
 }
 
 impl Cell {
     fn new(charge: &Charge) -> Self {
         let kind = match (charge.window, charge.is_fixed) {
+            _ if charge.is_leased => Kind::Leased(Account::default()),
             (0, _) => Kind::UntilReleased,
             (length, true) => Kind::Fixed { length, number: 0 },
             (length, false) => Kind::Rolling {
@@ -206,10 +265,7 @@ impl Cell {
         if charge.amount < 0 {
             let released = charge.amount.saturating_neg().min(self.used);
             self.release(released);
-            return Grant {
-                granted: released,
-                valid: 0,
-            };
+            return self.grant(charge, released, 0, now);
         }
         let available = charge.max.saturating_sub(self.used).max(0);
         let granted = match charge.amount <= available {
@@ -223,17 +279,42 @@ impl Cell {
         }
         let valid = match self.kind {
             _ if granted == 0 => 0,
-            Kind::UntilReleased => 0,
+            Kind::UntilReleased | Kind::Leased(_) => 0,
             Kind::Fixed { length, number } => (number + 1).saturating_mul(length).saturating_sub(now),
             Kind::Rolling { .. } => charge.window,
         };
-        Grant { granted, valid }
+        self.grant(charge, granted, valid, now)
+    }
+
+    fn grant(&self, charge: &Charge, granted: i64, valid: u64, now: u64) -> Grant {
+        let reset = match &self.kind {
+            _ if self.used == 0 => 0,
+            Kind::UntilReleased | Kind::Leased(_) => 0,
+            Kind::Fixed { length, number } => (number + 1).saturating_mul(*length).saturating_sub(now),
+            Kind::Rolling {
+                tick_length,
+                tick,
+                ring,
+            } => {
+                // What was taken in a tick is forgotten when its place in the ring is needed again.
+                let oldest = (1..=RING as u64).find(|step| ring[(*tick + step) as usize % RING] > 0);
+                oldest.map_or(0, |step| {
+                    (*tick + step).saturating_mul(*tick_length).saturating_sub(now)
+                })
+            }
+        };
+        Grant {
+            granted,
+            valid,
+            left: charge.max.saturating_sub(self.used).max(0),
+            reset,
+        }
     }
 
     /// Forgets what has left the window.
     fn advance(&mut self, now: u64) {
         match &mut self.kind {
-            Kind::UntilReleased => {}
+            Kind::UntilReleased | Kind::Leased(_) => {}
             Kind::Fixed { length, number } => {
                 if now / *length > *number {
                     (*number, self.used) = (now / *length, 0);
@@ -268,6 +349,9 @@ impl Cell {
     }
 
     fn is_used(&mut self, now: u64) -> bool {
+        if let Kind::Leased(account) = &mut self.kind {
+            return account.is_used(now);
+        }
         self.advance(now);
         self.used > 0
     }
@@ -288,6 +372,7 @@ mod tests {
             max: 10,
             window: SECOND,
             is_fixed: false,
+            is_leased: false,
             amount,
             best_effort: false,
             deduplication_id: None,
@@ -298,14 +383,25 @@ mod tests {
     #[test]
     fn strict_gets_all_or_nothing_and_best_effort_the_rest() {
         let cells = Cells::default();
+        let reset = SECOND / 10 * 11;
         assert_eq!(
             cells.charge(&charge(7), 0),
             Grant {
                 granted: 7,
-                valid: SECOND
+                valid: SECOND,
+                left: 3,
+                reset,
             }
         );
-        assert_eq!(cells.charge(&charge(4), 0), Grant { granted: 0, valid: 0 });
+        assert_eq!(
+            cells.charge(&charge(4), 0),
+            Grant {
+                granted: 0,
+                valid: 0,
+                left: 3,
+                reset,
+            }
+        );
         assert_eq!(
             cells
                 .charge(
@@ -342,27 +438,34 @@ mod tests {
                 deduplication_id: Some(id.into()),
                 ..charge(3)
             };
-            assert_eq!(
-                cells.charge(&first, 0),
-                Grant {
-                    granted: 3,
-                    valid: SECOND
-                }
-            );
+            let grant = cells.charge(&first, 0);
+            assert_eq!((grant.granted, grant.valid), (3, SECOND));
             let again = Charge {
                 amount: 9,
                 ..first.clone()
             };
-            assert_eq!(
-                cells.charge(&again, SECOND / 4),
-                Grant {
-                    granted: 3,
-                    valid: SECOND / 4 * 3
-                }
-            );
+            let grant = cells.charge(&again, SECOND / 4);
+            assert_eq!((grant.granted, grant.valid), (3, SECOND / 4 * 3));
         }
         assert_eq!(cells.charge(&charge(5), SECOND / 4).granted, 0);
         assert_eq!(cells.charge(&charge(4), SECOND / 4).granted, 4);
+    }
+
+    #[test]
+    fn a_grant_tells_what_is_left_and_when_more_comes_back() {
+        for is_fixed in [false, true] {
+            let cells = Cells::default();
+            let charge = |amount| Charge {
+                is_fixed,
+                ..charge(amount)
+            };
+            cells.charge(&charge(6), SECOND / 2);
+            let full = cells.charge(&charge(5), SECOND / 4 * 3);
+            assert_eq!((full.granted, full.left), (0, 4));
+            let again = SECOND / 4 * 3 + full.reset;
+            assert_eq!(cells.charge(&charge(5), again - 1).granted, 0, "fixed: {is_fixed}");
+            assert_eq!(cells.charge(&charge(5), again).granted, 5, "fixed: {is_fixed}");
+        }
     }
 
     #[test]

@@ -1,25 +1,36 @@
-//! Decides about one request: the preconditions of all rules that match, then what its quotas are charged.
+//! Decides about one request: the preconditions of all rules that match. Between the two halves lie the questions to
+//! adapters outside of the engine; whatever order their answers come in, they are combined in the order of the rules.
+
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use meshwright_api::istio::mixer::v1::HeaderOperation;
 
 use crate::bag::Bag;
-use crate::cells::Charge;
+use crate::direct::{self, DirectResponse};
 use crate::error::BadRequest;
 use crate::evaluate::{Evaluation, Failure};
-use crate::program::{Amount, Built, HeaderTemplate, Limit, Program, Shape, Validity};
+use crate::explanation::{Acted, Explanation, Notes};
+use crate::handler::{Built, Handler, Validity};
+use crate::instance::{Instance, Lacking};
+use crate::program::Program;
+use crate::question::{Answer, Failed, Question, Reply};
 use crate::references::References;
-use crate::value::Value;
+use crate::rule::{Action, HeaderTemplate};
 
 /// Nothing decided: a minute, 10,000 requests.
 const UNDECIDED: Validity = Validity {
     nanos: 60_000_000_000,
     uses: 10_000,
 };
-const FAILED_PRECONDITION: i32 = 9;
-/// Of a quota's dimension, in bytes: cells keep them.
-const MAX_DIMENSION: usize = 512;
-/// Of a header's value, in bytes; Envoy takes 60 KiB of headers in all.
-const MAX_HEADER: usize = 8 << 10;
+/// Of an answer that may be otherwise in a moment.
+const FLEETING: Validity = Validity { nanos: 0, uses: 0 };
+pub(crate) const FAILED_PRECONDITION: i32 = 9;
+/// Of an adapter: UNKNOWN. Callers take INTERNAL for mixer's own failure, and may let the request pass.
+pub(crate) const FAILED: i32 = 2;
+const DEADLINE_EXCEEDED: i32 = 4;
+const INTERNAL: i32 = 13;
+const UNAVAILABLE: i32 = 14;
 
 /// May the request pass?
 #[derive(Debug, Clone)]
@@ -30,216 +41,418 @@ pub struct Decision {
     pub message: String,
     /// How long the caller may keep the answer.
     pub valid_nanos: i64,
-    /// For how many requests; zero when a rule asked for a key of a map that the request lacks: callers would mistake
-    /// a later request that has the map for this one.
+    /// For how many requests; zero when the answer depends on more than callers compare: on a map as a whole or on one
+    /// that the request lacks (a later request that has it would be mistaken for this one), on chance, or on an
+    /// adapter that failed.
     pub uses: i32,
     /// The first rule that denied, name.namespace.
     pub rule: Option<String>,
+    /// What the caller of the denied request gets; None: what its proxy makes of the code.
+    pub direct: Option<Arc<DirectResponse>>,
     /// What to do to the request that passes.
     pub request_headers: Vec<HeaderOperation>,
     /// What to do to its response.
     pub response_headers: Vec<HeaderOperation>,
+    /// What rules in dry run would have denied.
+    pub trials: Vec<Trial>,
     /// What all of this was made from.
     pub references: References,
+    /// When the bag asked for it.
+    pub explanation: Option<Explanation>,
 }
 
-/// What a request is charged.
-#[derive(Debug, Clone)]
-pub struct Charges {
-    /// One a cell; all must be granted.
-    pub charges: Vec<Charge>,
-    /// A quota whose dimensions the request lacks grants nothing, for this reason.
-    pub refused: Option<String>,
-    /// What the charges were made from.
-    pub references: References,
+/// A denial that isn't enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trial {
+    /// name.namespace
+    pub rule: String,
+    /// google.rpc.Code
+    pub code: i32,
+    /// With the handler before it.
+    pub message: String,
 }
 
-/// Which quotas to charge, and how.
-#[derive(Debug, Clone, Copy)]
-pub struct Demand<'a> {
-    /// The name of a quota instance without its namespace, in any case; None: every quota of the rules that match.
-    pub quota: Option<&'a str>,
-    /// Negative: a release.
-    pub amount: i64,
-    /// Take what there is when it is less.
-    pub best_effort: bool,
-    /// None: never a repetition.
-    pub deduplication_id: Option<&'a str>,
+/// A decision under way.
+#[derive(Debug)]
+pub struct Deciding {
+    questions: Vec<Question>,
+    /// Rules that match, in order.
+    rules: Vec<u32>,
+    answer: Combined,
+    /// What the first question and all actions after it find, in order.
+    later: Vec<Later>,
+    references: References,
+    single_use: bool,
+    notes: Option<Box<Notes>>,
+}
+
+/// An action whose turn comes when the answers are there.
+#[derive(Debug)]
+struct Later {
+    rule: u32,
+    /// Position among the rule's actions.
+    action: usize,
+    /// None: it is the next question's.
+    found: Option<Found<'static>>,
+}
+
+/// What an action found.
+#[derive(Debug)]
+struct Found<'p> {
+    code: i32,
+    message: Cow<'p, str>,
+    validity: Option<Validity>,
+    direct: Option<Arc<DirectResponse>>,
+}
+
+impl Found<'_> {
+    fn denial(code: i32, message: String) -> Self {
+        Found {
+            code,
+            message: message.into(),
+            validity: None,
+            direct: None,
+        }
+    }
+
+    fn into_owned(self) -> Found<'static> {
+        Found {
+            code: self.code,
+            message: self.message.into_owned().into(),
+            validity: self.validity,
+            direct: self.direct,
+        }
+    }
+}
+
+enum Outcome<'p> {
+    Found(Found<'p>),
+    Ask(Question),
+    /// Nothing to do with a check.
+    Nothing,
 }
 
 impl Program {
-    /// Decides about the request, without its quotas.
-    pub fn check(&self, bag: &Bag<'_>) -> Result<Decision, BadRequest> {
+    /// Decides about the request, without its quotas; `now` in nanoseconds of a clock that never goes back.
+    /// ```text
+    /// let mut deciding = program.check(&bag, now)?;
+    /// let answers = ask(deciding.questions()).await;
+    /// let decision = deciding.finish(&program, &bag, answers)?;
+    /// ```
+    pub fn check(&self, bag: &Bag<'_>, now: u64) -> Result<Deciding, BadRequest> {
         let mut evaluation = Evaluation::new(self, bag);
         let rules = self
             .scopes
             .matching(&mut evaluation, |scope| &scope.check)
             .map_err(BadRequest::Invalid)?;
-        let mut answer = Answer {
-            code: 0,
-            messages: Vec::new(),
-            validity: UNDECIDED,
-            rule: None,
-        };
-        let mut passed = rules.clone();
-        for &rule in &rules {
-            for &(handler, instance) in &self.rules[rule as usize].actions {
-                self.act(&mut evaluation, &mut answer, rule, handler, instance)?;
+        let mut answer = Combined::default();
+        if let Some((rule, code, message)) = bag.generated().and_then(|generated| generated.denial.as_ref()) {
+            answer.keep_for(FLEETING);
+            answer.deny(*rule, *code, message.clone(), None);
+        }
+        let (mut questions, mut later) = (Vec::new(), Vec::new());
+        for &number in &rules {
+            let rule = &self.rules[number as usize];
+            if !rule.picks(&mut evaluation, now)? {
+                if let Some(notes) = &mut evaluation.notes {
+                    notes.unsampled(&rule.name);
+                }
+                continue;
+            }
+            for (position, action) in rule.actions.iter().enumerate() {
+                let outcome = self.act(&mut evaluation, action)?;
+                if let Some(notes) = &mut evaluation.notes {
+                    notes.attach(&rule.name);
+                }
+                let found = match outcome {
+                    Outcome::Found(found) => Some(found),
+                    Outcome::Ask(question) => {
+                        questions.push(question);
+                        None
+                    }
+                    Outcome::Nothing => continue,
+                };
+                match found {
+                    Some(found) if questions.is_empty() => {
+                        answer.take(self, number, action, found, false, &mut evaluation.notes);
+                    }
+                    found => later.push(Later {
+                        rule: number,
+                        action: position,
+                        found: found.map(Found::into_owned),
+                    }),
+                }
             }
         }
-        if answer.code != 0 {
-            passed.clear();
-        }
-        let (mut request_headers, mut response_headers) = (Vec::new(), Vec::new());
-        for rule in passed {
-            let rule = &self.rules[rule as usize];
-            headers(&mut evaluation, &rule.request_headers, &mut request_headers)?;
-            headers(&mut evaluation, &rule.response_headers, &mut response_headers)?;
-        }
-        Ok(Decision {
-            code: answer.code,
-            message: answer.messages.join(", "),
-            valid_nanos: answer.validity.nanos,
-            uses: if evaluation.lacks_map { 0 } else { answer.validity.uses },
-            rule: answer.rule.map(|rule| self.rules[rule as usize].name.clone()),
-            request_headers,
-            response_headers,
+        Ok(Deciding {
+            questions,
+            rules,
+            answer,
+            later,
             references: evaluation.references,
+            single_use: evaluation.single_use,
+            notes: evaluation.notes,
         })
     }
 
-    fn act(
-        &self,
-        evaluation: &mut Evaluation<'_>,
-        answer: &mut Answer,
-        rule: u32,
-        handler: u32,
-        instance: u32,
-    ) -> Result<(), BadRequest> {
-        let handler = &self.handlers[handler as usize];
-        match &handler.adapter {
+    fn act<'p>(&'p self, evaluation: &mut Evaluation<'_>, action: &Action) -> Result<Outcome<'p>, BadRequest> {
+        use crate::question::Variety::{Check, CheckWithOutput};
+        let handler = &self.handlers[action.handler as usize];
+        let instance = &self.instances[action.instance as usize];
+        if !matches!(instance.subject.variety, Check | CheckWithOutput) {
+            return Ok(Outcome::Nothing);
+        }
+        let found = match &handler.adapter {
             Built::Denier {
                 code,
                 message,
                 validity,
-            } => {
-                answer.keep_for(*validity);
-                answer.deny(rule, *code, &handler.name, message);
-            }
+                direct,
+            } => Found {
+                code: *code,
+                message: message.as_str().into(),
+                validity: Some(*validity),
+                direct: direct.clone(),
+            },
             Built::List { list, validity } => {
-                answer.keep_for(*validity);
-                let Shape::Entry(node) = self.instances[instance as usize].template else {
-                    return Ok(());
+                // Loading checked that the instance has it.
+                let value = instance.field("value").map(|node| evaluation.value(node));
+                let (code, message) = match value {
+                    Some(Ok(value)) => list.check(&value).err().unwrap_or_default(),
+                    Some(Err(failure)) => {
+                        let failure = Lacking {
+                            field: "value",
+                            failure,
+                        };
+                        (FAILED_PRECONDITION, lacks(evaluation, instance, failure)?)
+                    }
+                    None => return Ok(Outcome::Nothing),
                 };
-                match evaluation.value(node) {
-                    Ok(value) => {
-                        if let Err((code, message)) = list.check(&value) {
-                            answer.deny(rule, code, &handler.name, &message);
-                        }
-                    }
-                    Err(Failure::Request(message)) => return Err(BadRequest::Invalid(message)),
-                    // Who can't be looked up doesn't pass.
-                    Err(failure) => {
-                        let message = format!(
-                            "{}: {}",
-                            self.instances[instance as usize].name,
-                            evaluation.explain(failure)
-                        );
-                        answer.deny(rule, FAILED_PRECONDITION, &handler.name, &message);
-                    }
+                Found {
+                    code,
+                    message: message.into(),
+                    validity: Some(*validity),
+                    direct: None,
                 }
             }
-            Built::Quotas { .. } | Built::Sink(_) => {}
-        }
-        Ok(())
-    }
-
-    /// What the request is charged for `demand`, cell by cell. Nothing, when no quota of the rules that match fits it.
-    pub fn charges(&self, bag: &Bag<'_>, demand: Demand<'_>) -> Result<Charges, BadRequest> {
-        let mut evaluation = Evaluation::new(self, bag);
-        let rules = self
-            .scopes
-            .matching(&mut evaluation, |scope| &scope.quota)
-            .map_err(BadRequest::Invalid)?;
-        let (mut charges, mut refused): (Vec<Charge>, _) = (Vec::new(), None);
-        for (handler, number) in rules.into_iter().flat_map(|rule| &self.rules[rule as usize].actions) {
-            let handler = &self.handlers[*handler as usize];
-            let instance = &self.instances[*number as usize];
-            let (
-                Built::Quotas {
-                    limits,
-                    min_deduplication,
-                },
-                Shape::Dimensions(dimensions),
-            ) = (&handler.adapter, &instance.template)
-            else {
-                continue;
-            };
-            if demand
-                .quota
-                .is_some_and(|name| !name.eq_ignore_ascii_case(&instance.short_name))
-            {
-                continue;
-            }
-            let mut values = Vec::with_capacity(dimensions.len());
-            for (name, node) in dimensions {
-                match evaluation.value(*node) {
-                    Ok(Value::Text(text)) if text.len() > MAX_DIMENSION => {
-                        refused = Some(format!(
-                            "{}: dimension {name}: longer than {MAX_DIMENSION} bytes",
-                            instance.name
-                        ));
-                        break;
-                    }
-                    Ok(value) => values.push((name.as_str(), value.to_string())),
-                    Err(Failure::Request(message)) => return Err(BadRequest::Invalid(message)),
-                    Err(failure) => {
-                        refused = Some(format!(
-                            "{}: dimension {name}: {}",
-                            instance.name,
-                            evaluation.explain(failure)
-                        ));
-                        break;
-                    }
+            Built::Asked(asked) => match instance.evaluate(evaluation) {
+                Ok(fields) => {
+                    return Ok(Outcome::Ask(Question {
+                        asked: asked.clone(),
+                        subject: instance.subject.clone(),
+                        fields,
+                        wanted: None,
+                    }));
                 }
-            }
-            // Loading checked that the handler limits this instance.
-            let (true, Some(limit)) = (values.len() == dimensions.len(), limits.get(number)) else {
-                continue;
-            };
-            let amount = limit.of(&values);
-            let cell = cell(&handler.name, &instance.name, amount, limit.is_fixed, &values);
-            if charges.iter().any(|charge| charge.cell == cell) {
-                continue;
-            }
-            charges.push(Charge {
-                quota: instance.name.clone(),
-                cell,
-                max: amount.max,
-                window: amount.window,
-                is_fixed: limit.is_fixed,
-                amount: demand.amount,
-                best_effort: demand.best_effort,
-                deduplication_id: demand.deduplication_id.map(str::to_owned),
-                min_deduplication: *min_deduplication,
-            });
-        }
-        Ok(Charges {
-            charges,
-            refused,
-            references: evaluation.references,
-        })
+                Err(lacking) => Found::denial(FAILED_PRECONDITION, lacks(evaluation, instance, lacking)?),
+            },
+            Built::Quotas { .. } | Built::Sink(_) => return Ok(Outcome::Nothing),
+        };
+        Ok(Outcome::Found(found))
     }
 }
 
-struct Answer {
+/// Who can't be looked up doesn't pass.
+pub(crate) fn lacks(
+    evaluation: &Evaluation<'_>,
+    instance: &Instance,
+    Lacking { field, failure }: Lacking<'_>,
+) -> Result<String, BadRequest> {
+    match failure {
+        Failure::Request(message) => Err(BadRequest::Invalid(message)),
+        failure => Ok(format!("{}: {field}: {}", instance.name(), evaluation.explain(failure))),
+    }
+}
+
+/// Code and message of a failure where nothing passes without the adapter.
+pub(crate) fn failure(failed: &Failed) -> (i32, String) {
+    let code = match failed {
+        Failed::TimedOut => DEADLINE_EXCEEDED,
+        Failed::Because(_) => FAILED,
+    };
+    (code, format!("the adapter failed: {failed}"))
+}
+
+impl Deciding {
+    /// To be asked at the same time.
+    pub fn questions(&mut self) -> Vec<Question> {
+        std::mem::take(&mut self.questions)
+    }
+
+    /// The decision; one answer for each question, in their order.
+    pub fn finish(self, program: &Program, bag: &Bag<'_>, answers: Vec<Answer>) -> Result<Decision, BadRequest> {
+        let Deciding {
+            rules,
+            mut answer,
+            later,
+            mut notes,
+            ..
+        } = self;
+        let mut outputs = Vec::new();
+        let mut given = answers.iter();
+        for Later { rule, action, found } in later {
+            let action = &program.rules[rule as usize].actions[action];
+            let handler = &program.handlers[action.handler as usize];
+            let (found, was_asked) = match found {
+                Some(found) => (found, false),
+                None => {
+                    let given = given.next();
+                    if let (Some(Ok(reply)), false) = (given, action.outputs.is_empty()) {
+                        outputs.push((action, reply));
+                    }
+                    (found_by(handler, given), true)
+                }
+            };
+            answer.take(program, rule, action, found, was_asked, &mut notes);
+        }
+        let mut decision = Decision {
+            code: answer.code,
+            message: answer.messages.join(", "),
+            valid_nanos: answer.validity.nanos.min(program.max_validity),
+            uses: if self.single_use { 0 } else { answer.validity.uses },
+            rule: answer.rule.map(|rule| program.rules[rule as usize].name.clone()),
+            direct: answer.direct,
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+            trials: answer.trials,
+            references: self.references,
+            explanation: None,
+        };
+        let has_headers = |rule: &&u32| {
+            let rule = &program.rules[**rule as usize];
+            rule.has_headers() && !rule.dry_run
+        };
+        if decision.code == 0 && rules.iter().any(|rule| has_headers(&rule)) {
+            let mut evaluation = Evaluation::resumed(program, bag, decision.references, self.single_use, notes);
+            for (action, reply) in outputs {
+                evaluation.put_out(&action.outputs, &reply.outputs);
+            }
+            for rule in rules.iter().filter(has_headers) {
+                let rule = &program.rules[*rule as usize];
+                headers(&mut evaluation, &rule.request_headers, &mut decision.request_headers)?;
+                headers(&mut evaluation, &rule.response_headers, &mut decision.response_headers)?;
+                if let Some(notes) = &mut evaluation.notes {
+                    notes.attach(&rule.name);
+                }
+            }
+            if evaluation.single_use {
+                decision.uses = 0;
+            }
+            (decision.references, notes) = (evaluation.references, evaluation.notes);
+        }
+        decision.explanation = notes.map(|notes| notes.explanation);
+        Ok(decision)
+    }
+}
+
+fn found_by<'r>(handler: &Handler, answer: Option<&'r Answer>) -> Found<'r> {
+    let Built::Asked(asked) = &handler.adapter else {
+        return Found::denial(FAILED, "not an adapter that can be asked".into());
+    };
+    match answer {
+        Some(Ok(reply)) => found_in(reply),
+        failed => {
+            let (code, message) = match failed {
+                Some(Err(failed)) => failure(failed),
+                _ => failure(&Failed::Because("nobody asked it".into())),
+            };
+            Found {
+                code: if asked.is_open { 0 } else { code },
+                message: message.into(),
+                validity: Some(FLEETING),
+                direct: None,
+            }
+        }
+    }
+}
+
+fn found_in(reply: &Reply) -> Found<'_> {
+    let code = match reply.status.code {
+        // Callers take these for a failure of mixer's and for a missing answer: the request might pass.
+        INTERNAL | UNAVAILABLE => FAILED,
+        code => code,
+    };
+    let validity = Validity {
+        nanos: reply.valid_nanos.max(0),
+        uses: reply.uses,
+    };
+    Found {
+        code,
+        message: reply.status.message.as_str().into(),
+        validity: Some(validity),
+        direct: if code == 0 {
+            None
+        } else {
+            DirectResponse::of(&reply.status).map(Arc::new)
+        },
+    }
+}
+
+/// What all actions found together.
+#[derive(Debug)]
+struct Combined {
     code: i32,
     messages: Vec<String>,
     validity: Validity,
     rule: Option<u32>,
+    direct: Option<Arc<DirectResponse>>,
+    trials: Vec<Trial>,
 }
 
-impl Answer {
+impl Default for Combined {
+    fn default() -> Self {
+        Combined {
+            code: 0,
+            messages: Vec::new(),
+            validity: UNDECIDED,
+            rule: None,
+            direct: None,
+            trials: Vec::new(),
+        }
+    }
+}
+
+impl Combined {
+    fn take(
+        &mut self,
+        program: &Program,
+        number: u32,
+        action: &Action,
+        found: Found<'_>,
+        was_asked: bool,
+        notes: &mut Option<Box<Notes>>,
+    ) {
+        let rule = &program.rules[number as usize];
+        let handler = &program.handlers[action.handler as usize].name;
+        if let Some(notes) = notes {
+            let acted = Acted {
+                handler: handler.clone(),
+                instance: program.instances[action.instance as usize].name().to_owned(),
+                was_asked,
+                code: found.code,
+                message: found.message.clone().into_owned(),
+                decides: found.code != 0 && self.code == 0 && !rule.dry_run,
+            };
+            notes.acted(&rule.name, acted);
+        }
+        if let (Some(validity), false) = (found.validity, rule.dry_run) {
+            self.keep_for(validity);
+        }
+        if found.code == 0 {
+            return;
+        }
+        let message = format!("{handler}:{}", found.message);
+        if rule.dry_run {
+            self.trials.push(Trial {
+                rule: rule.name.clone(),
+                code: found.code,
+                message,
+            });
+        } else {
+            self.deny(number, found.code, message, found.direct);
+        }
+    }
+
     /// The shortest of all that took part.
     fn keep_for(&mut self, validity: Validity) {
         self.validity.nanos = self.validity.nanos.min(validity.nanos);
@@ -251,43 +464,13 @@ impl Answer {
         };
     }
 
-    fn deny(&mut self, rule: u32, code: i32, handler: &str, message: &str) {
+    /// The first counts; of the others only the message.
+    fn deny(&mut self, rule: u32, code: i32, message: String, direct: Option<Arc<DirectResponse>>) {
         if self.code == 0 {
-            (self.code, self.rule) = (code, Some(rule));
+            (self.code, self.rule, self.direct) = (code, Some(rule), direct);
         }
-        self.messages.push(format!("{handler}:{message}"));
+        self.messages.push(message);
     }
-}
-
-impl Limit {
-    fn of(&self, values: &[(&str, String)]) -> Amount {
-        let fits =
-            |name: &String, wanted: &String| values.iter().any(|(known, value)| known == name && value == wanted);
-        let over = self
-            .overrides
-            .iter()
-            .find(|(dimensions, _)| dimensions.iter().all(|(name, value)| fits(name, value)));
-        over.map_or(self.amount, |(_, amount)| *amount)
-    }
-}
-
-/// Every part with its length before it: no two cells share a name.
-fn cell(handler: &str, instance: &str, amount: Amount, is_fixed: bool, values: &[(&str, String)]) -> Vec<u8> {
-    let mut cell = Vec::with_capacity(96);
-    let mut add = |part: &[u8]| {
-        cell.extend_from_slice(&(part.len() as u32).to_le_bytes());
-        cell.extend_from_slice(part);
-    };
-    add(handler.as_bytes());
-    add(instance.as_bytes());
-    add(&amount.max.to_le_bytes());
-    add(&amount.window.to_le_bytes());
-    add(&[is_fixed.into()]);
-    for (name, value) in values {
-        add(name.as_bytes());
-        add(value.as_bytes());
-    }
-    cell
 }
 
 fn headers(
@@ -298,7 +481,7 @@ fn headers(
     for template in templates {
         let value = match template.value.map(|node| evaluation.text(node)) {
             None => String::new(),
-            Some(Ok(text)) if is_header_value(&text) => text.into_owned(),
+            Some(Ok(text)) if direct::is_header_value(&text) => text.into_owned(),
             Some(Err(Failure::Request(message))) => return Err(BadRequest::Invalid(message)),
             Some(_) => continue,
         };
@@ -309,9 +492,4 @@ fn headers(
         });
     }
     Ok(())
-}
-
-/// A control character would end the header and begin another.
-fn is_header_value(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_HEADER && !text.contains(|c: char| c.is_control() && c != '\t')
 }

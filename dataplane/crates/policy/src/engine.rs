@@ -6,10 +6,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use prost::Message;
 
-use crate::cells::Cells;
+use crate::cells::{Cells, Charge};
 use crate::error::{BadRequest, Refused};
 use crate::program::Program;
-use crate::request::{CheckRequest, Plan, settle};
+use crate::question::{Answer, Failed, Question};
+use crate::request::{CheckRequest, Plan};
 
 /// One engine a process.
 #[derive(Debug)]
@@ -40,25 +41,45 @@ impl Engine {
         self.program.load_full()
     }
 
-    /// A whole Check on this replica's own cells, from CheckRequest to CheckResponse bytes. `now` in nanoseconds of a
-    /// clock that never goes back.
+    /// A whole Check on this replica's own cells, from CheckRequest to CheckResponse bytes; nobody is asked, so failure
+    /// policies stand in for adapters outside of the engine. `now` in nanoseconds of a clock that never goes back.
     pub fn check(&self, request: &[u8], now: u64) -> Result<Vec<u8>, BadRequest> {
         let program = self.program.load();
         let request = CheckRequest::read(request)?;
         let bag = request.bag(&program)?;
-        let plan = Plan::make(&program, &request, &bag)?;
-        let mut settled = Vec::with_capacity(plan.quotas.len());
-        for planned in &plan.quotas {
-            let charges = &planned.charges.charges;
-            let grants: Vec<_> = charges.iter().map(|charge| self.cells.charge(charge, now)).collect();
-            let (grant, releases) = settle(charges, &grants);
-            for release in releases {
-                self.cells.charge(&release, now);
+        let generated = match program.generate(&bag, now)? {
+            Some(mut generating) => {
+                let answers = unasked(generating.questions());
+                Some(generating.finish(&program, &bag, answers)?)
             }
-            settled.push(grant);
+            None => None,
+        };
+        let bag = match &generated {
+            Some(generated) => bag.with(generated),
+            None => bag,
+        };
+        let mut deciding = program.check(&bag, now)?;
+        let answers = unasked(deciding.questions());
+        let decision = deciding.finish(&program, &bag, answers)?;
+        let mut plan = Plan::make(&program, &request, &bag, decision, now)?;
+        let mut settled = Vec::with_capacity(plan.quotas.len());
+        for planned in &mut plan.quotas {
+            let answers = unasked(planned.charges.questions());
+            let charge = |charge: &Charge| self.cells.charge(charge, now);
+            let grants: Vec<_> = planned.charges.charges.iter().map(charge).collect();
+            let outcome = planned.charges.settle(&grants, &answers);
+            outcome.releases.iter().for_each(|release| {
+                self.cells.charge(release, now);
+            });
+            settled.push(outcome.grant);
         }
         Ok(plan.answer(&program, &request, &settled).encode_to_vec())
     }
+}
+
+fn unasked(questions: Vec<Question>) -> Vec<Answer> {
+    let reason = || Failed::Because("nobody is asked here".into());
+    questions.iter().map(|_| Err(reason())).collect()
 }
 
 impl Program {

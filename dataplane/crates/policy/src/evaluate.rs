@@ -3,25 +3,32 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use meshwright_api::istio::mixer::v1::attributes::AttributeValue;
+
 use crate::bag::{Bag, WrongType};
+use crate::explanation::{Notes, Read, Verdict};
 use crate::expression::{At, Node, Spelling};
 use crate::functions;
 use crate::names::Slot;
+use crate::plain;
 use crate::program::Program;
 use crate::references::{Condition, References};
-use crate::value::{Map, Value};
+use crate::value::{Map, Type, Value};
 
 /// Of text that an expression puts together, in bytes.
-const MAX_TEXT: usize = 64 << 10;
+pub(crate) const MAX_TEXT: usize = 64 << 10;
 
 /// Why an expression has no value.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Failure {
     /// The request lacks an attribute, or a key of one.
     Absent(Slot),
+    /// An adapter didn't put this out.
+    NoOutput(u32),
     /// A function can't make its result from this argument.
     Unfit(&'static str),
     /// The request is wrong.
@@ -41,32 +48,128 @@ pub(crate) struct Evaluation<'v> {
     pub(crate) references: References,
     /// Values of the numbered (attribute, key) pairs that were found before.
     found: Vec<Option<&'v str>>,
-    /// A key was asked of a map that the request lacks; see `Decision::uses`.
-    pub(crate) lacks_map: bool,
+    /// The answer can't be kept: it depends on more than callers compare; see `Decision::uses`.
+    pub(crate) single_use: bool,
+    /// What adapters put out, by number.
+    pub(crate) outputs: Vec<(u32, Value<'v>)>,
+    /// For explanations only.
+    pub(crate) notes: Option<Box<Notes>>,
 }
 
 impl<'v> Evaluation<'v> {
     pub(crate) fn new(program: &'v Program, bag: &'v Bag<'v>) -> Self {
         let keys = program.expressions.keys.len();
+        let (references, single_use) = match bag.generated() {
+            Some(generated) => (generated.references.clone(), generated.single_use),
+            None => (References::new(program.names.len() + keys), false),
+        };
         Evaluation {
             program,
             bag,
-            references: References::new(program.names.len() + keys),
+            references,
             found: vec![None; keys],
-            lacks_map: false,
+            single_use,
+            outputs: Vec::new(),
+            notes: bag.is_explained().then(Box::default),
         }
     }
 
-    /// An attribute that isn't a map.
+    /// Goes on with what an earlier evaluation over the same request has read.
+    pub(crate) fn resumed(
+        program: &'v Program,
+        bag: &'v Bag<'v>,
+        references: References,
+        single_use: bool,
+        notes: Option<Box<Notes>>,
+    ) -> Self {
+        Evaluation {
+            program,
+            bag,
+            references,
+            found: vec![None; program.expressions.keys.len()],
+            single_use,
+            outputs: Vec::new(),
+            notes,
+        }
+    }
+
+    /// The reply's values of the outputs that `numbers` names, where they have the type that the policy counts on.
+    pub(crate) fn put_out(&mut self, numbers: &[u32], outputs: &'v HashMap<String, AttributeValue>) {
+        for &number in numbers {
+            let (field, kind) = &self.program.expressions.outputs[number as usize];
+            if let Some(value) = outputs.get(&**field).and_then(plain::read)
+                && value.is(*kind)
+            {
+                self.outputs.push((number, value));
+            }
+        }
+    }
+
+    /// The value of an attribute.
     pub(crate) fn attribute(&mut self, slot: Slot) -> Result<Option<Value<'v>>, WrongType> {
         let value = self.bag.get(slot)?;
-        let condition = if value.is_some() {
-            Condition::Exact
-        } else {
-            Condition::Absence
-        };
-        self.references.set(slot, condition);
+        if self.notes.is_some() {
+            self.note(slot, None, value.as_ref().map(ToString::to_string));
+        }
+        // What generators made is a function of what they read, which is referred to.
+        if !self.bag.is_generated(slot) {
+            let condition = if value.is_some() {
+                Condition::Exact
+            } else {
+                Condition::Absence
+            };
+            self.references.set(slot, condition);
+            // Callers compare maps by single keys only.
+            if self.program.names.kind(slot) == Type::StringMap {
+                self.single_use = true;
+            }
+        }
         Ok(value)
+    }
+
+    pub(crate) fn begin_rule(&mut self) {
+        if let Some(notes) = &mut self.notes {
+            notes.begin();
+        }
+    }
+
+    pub(crate) fn end_rule(&mut self, rule: &str, dry_run: bool, verdict: Verdict) {
+        if let Some(notes) = &mut self.notes {
+            notes.end(rule, dry_run, verdict);
+        }
+    }
+
+    fn note(&mut self, slot: Slot, key: Option<&str>, value: Option<String>) {
+        let is_generated = self.bag.is_generated(slot);
+        if let Some(notes) = &mut self.notes {
+            notes.read(Read {
+                attribute: self.program.names.name(slot).to_owned(),
+                key: key.map(str::to_owned),
+                value,
+                is_generated,
+            });
+        }
+    }
+
+    pub(crate) fn is_explained(&self) -> bool {
+        self.notes.is_some()
+    }
+
+    /// Why a rule's condition holds or doesn't.
+    pub(crate) fn verdict(&mut self, node: At) -> Result<Verdict, String> {
+        let program = self.program;
+        if let Node::And(left, right) = &program.expressions.nodes[node as usize] {
+            return match self.verdict(*left)? {
+                Verdict::Matched => self.verdict(*right),
+                verdict => Ok(verdict),
+            };
+        }
+        match self.truth(node) {
+            Ok(true) => Ok(Verdict::Matched),
+            Ok(false) => Ok(Verdict::False(program.expressions.text(node, &program.names))),
+            Err(Failure::Request(message)) => Err(message),
+            Err(failure) => Ok(Verdict::Unknown(self.explain(failure))),
+        }
     }
 
     /// Whether a rule's condition holds. One that can't be told doesn't.
@@ -85,12 +188,18 @@ impl<'v> Evaluation<'v> {
                 "attribute {} or the key asked of it is absent",
                 self.program.names.name(slot)
             ),
+            Failure::NoOutput(number) => {
+                format!(
+                    "the adapter put out no {}",
+                    self.program.expressions.outputs[number as usize].0
+                )
+            }
             Failure::Unfit(reason) => reason.to_owned(),
             Failure::Request(message) => message,
         }
     }
 
-    fn truth(&mut self, node: At) -> Result<bool, Failure> {
+    pub(crate) fn truth(&mut self, node: At) -> Result<bool, Failure> {
         match self.value(node)? {
             Value::Bool(truth) => Ok(truth),
             _ => Err(Failure::Unfit("not a bool")),
@@ -119,7 +228,9 @@ impl<'v> Evaluation<'v> {
                 let (left, right) = (self.value(*left)?, self.value(*right)?);
                 Value::Bool(equal(&left, &right, *spelling) != *negated)
             }
-            Node::Compare { left, right, accept } => {
+            Node::Compare {
+                left, right, accept, ..
+            } => {
                 let (left, right) = (self.value(*left)?, self.value(*right)?);
                 Value::Bool(compare(&left, &right).is_some_and(accept))
             }
@@ -127,7 +238,7 @@ impl<'v> Evaluation<'v> {
             Node::Or(left, right) => Value::Bool(self.truth(*left)? || self.truth(*right)?),
             Node::Not(inner) => Value::Bool(!self.truth(*inner)?),
             Node::Default(left, right) => match self.value(*left) {
-                Err(Failure::Absent(_)) => self.value(*right)?,
+                Err(Failure::Absent(_) | Failure::NoOutput(_)) => self.value(*right)?,
                 result => result?,
             },
             Node::Add(left, right) => add(self.value(*left)?, self.value(*right)?)?,
@@ -155,7 +266,14 @@ impl<'v> Evaluation<'v> {
                 Cow::Owned(text) => Cow::Owned(text.to_lowercase()),
             }),
             Node::EmptyMap => Value::Map(Map::Empty),
+            Node::Cel(operation) => self.cel(operation)?,
+            Node::Output(number) => self.output(*number)?,
         })
+    }
+
+    fn output(&self, number: u32) -> Result<Value<'v>, Failure> {
+        let found = self.outputs.iter().rev().find(|(known, _)| *known == number);
+        found.map(|(_, value)| value.clone()).ok_or(Failure::NoOutput(number))
     }
 
     fn checked(&mut self, text: At, is_fit: fn(&str) -> bool, reason: &'static str) -> Result<Value<'v>, Failure> {
@@ -177,8 +295,11 @@ impl<'v> Evaluation<'v> {
         let (slot, entries) = self.map(map)?;
         let key = self.text(key)?;
         let value = entries.get(&key);
-        // A map that no attribute holds (emptyStringMap()) leaves nothing to refer to.
-        if let Some(slot) = slot {
+        if let (Some(slot), true) = (slot, self.notes.is_some()) {
+            self.note(slot, Some(&key), value.map(str::to_owned));
+        }
+        // A map that no request holds (emptyStringMap(), a generator's) leaves nothing to refer to.
+        if let Some(slot) = slot.filter(|slot| !self.bag.is_generated(*slot)) {
             let condition = if value.is_some() {
                 Condition::Exact
             } else {
@@ -202,13 +323,21 @@ impl<'v> Evaluation<'v> {
             Node::Attribute(slot) => match self.bag.get(*slot)? {
                 Some(Value::Map(map)) => Ok((Some(*slot), map)),
                 _ => {
+                    if self.notes.is_some() {
+                        self.note(*slot, None, None);
+                    }
+                    // Callers would mistake a later request that has the map for this one.
                     self.references.set(*slot, Condition::Absence);
-                    self.lacks_map = true;
+                    self.single_use = true;
                     Err(Failure::Absent(*slot))
                 }
             },
+            Node::Output(number) => match self.output(*number)? {
+                Value::Map(map) => Ok((None, map)),
+                _ => Err(Failure::NoOutput(*number)),
+            },
             Node::Default(left, right) => match self.map(*left) {
-                Err(Failure::Absent(_)) => self.map(*right),
+                Err(Failure::Absent(_) | Failure::NoOutput(_)) => self.map(*right),
                 result => result,
             },
             Node::Conditional(condition, yes, no) => {

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use meshwright_api::meshwright::policy::v1 as compiled;
 use regex::Regex;
 
+use crate::cel::{self, Cel};
 use crate::error::Refused;
 use crate::hash::HashMap;
 use crate::names::{Names, Slot};
@@ -17,6 +18,8 @@ use compiled::Operation;
 const MAX_DEPTH: u32 = 200;
 /// Shared nodes are evaluated where they are used, so a small list could make a huge expression.
 const MAX_STEPS: u64 = 10_000;
+/// (attribute, key) pairs with a number.
+const MAX_NUMBERED_KEYS: usize = 512;
 /// Of one compiled regular expression, in bytes.
 const MAX_REGEX: usize = 1 << 20;
 
@@ -52,6 +55,8 @@ pub(crate) enum Node {
         left: At,
         right: At,
         accept: fn(Ordering) -> bool,
+        /// As it is written.
+        sign: &'static str,
     },
     And(At, At),
     Or(At, At),
@@ -71,6 +76,8 @@ pub(crate) enum Node {
     Uri(At),
     ToLower(At),
     EmptyMap,
+    Cel(Cel),
+    Output(u32),
 }
 
 /// All nodes of a policy with their types, and the map keys that they read.
@@ -80,9 +87,19 @@ pub(crate) struct Expressions {
     types: Vec<Type>,
     /// (attribute, key) pairs; their reference numbers follow those of the attributes.
     pub(crate) keys: Vec<(Slot, Box<str>)>,
+    /// Fields of what adapters put out, with the types that the policy counts on.
+    pub(crate) outputs: Vec<(Box<str>, Type)>,
 }
 
 impl Expressions {
+    /// Numbers of outputs that something else of the policy uses.
+    pub(crate) fn own_outputs(&self, numbers: &[u32], place: &str) -> Result<Vec<u32>, Refused> {
+        match numbers.iter().find(|number| **number as usize >= self.outputs.len()) {
+            Some(number) => Err(Refused::new(place, format!("there is no output {number}"))),
+            None => Ok(numbers.to_vec()),
+        }
+    }
+
     /// The type of a node that something else of the policy uses.
     pub(crate) fn kind(&self, node: At, place: &str) -> Result<Type, Refused> {
         self.types
@@ -106,11 +123,28 @@ impl Expressions {
 
     /// Takes every node; `slots` maps the policy's attribute numbers.
     pub(crate) fn load(policy: &compiled::Policy, names: &Names, slots: &[Slot]) -> Result<Self, Refused> {
+        let mut outputs = Vec::with_capacity(policy.outputs.len());
+        for (index, output) in policy.outputs.iter().enumerate() {
+            match Type::try_from(output.r#type) {
+                Ok(kind) if kind != Type::Unspecified && !output.field.is_empty() => {
+                    outputs.push((output.field.as_str().into(), kind));
+                }
+                _ => {
+                    return Err(Refused::new(
+                        format!("outputs[{index}]"),
+                        "needs a field and a known type",
+                    ));
+                }
+            }
+        }
         let mut loader = Loader {
             policy,
             names,
             slots,
-            result: Expressions::default(),
+            result: Expressions {
+                outputs,
+                ..Expressions::default()
+            },
             sizes: Vec::new(),
             keys: HashMap::default(),
         };
@@ -169,10 +203,11 @@ impl Loader<'_> {
             Uri => Spelling::Uri,
             _ => Spelling::Exact,
         };
-        let compare = |accept: fn(Ordering) -> bool| Node::Compare {
+        let compare = |accept: fn(Ordering) -> bool, sign: &'static str| Node::Compare {
             left: at(0),
             right: at(1),
             accept,
+            sign,
         };
         let equal = |kind, negated| Node::Equal {
             left: at(0),
@@ -200,10 +235,10 @@ impl Loader<'_> {
             ),
             (Operation::Equal, [a, b]) if a == b && *a != StringMap => (equal(*a, false), Bool),
             (Operation::NotEqual, [a, b]) if a == b && *a != StringMap => (equal(*a, true), Bool),
-            (Operation::Less, [a, b]) if a == b && is_ordered(*a) => (compare(Ordering::is_lt), Bool),
-            (Operation::LessEqual, [a, b]) if a == b && is_ordered(*a) => (compare(Ordering::is_le), Bool),
-            (Operation::Greater, [a, b]) if a == b && is_ordered(*a) => (compare(Ordering::is_gt), Bool),
-            (Operation::GreaterEqual, [a, b]) if a == b && is_ordered(*a) => (compare(Ordering::is_ge), Bool),
+            (Operation::Less, [a, b]) if a == b && is_ordered(*a) => (compare(Ordering::is_lt, "<"), Bool),
+            (Operation::LessEqual, [a, b]) if a == b && is_ordered(*a) => (compare(Ordering::is_le, "<="), Bool),
+            (Operation::Greater, [a, b]) if a == b && is_ordered(*a) => (compare(Ordering::is_gt, ">"), Bool),
+            (Operation::GreaterEqual, [a, b]) if a == b && is_ordered(*a) => (compare(Ordering::is_ge, ">="), Bool),
             (Operation::And, [Bool, Bool]) => (Node::And(at(0), at(1)), Bool),
             (Operation::Or, [Bool, Bool]) => (Node::Or(at(0), at(1)), Bool),
             (Operation::Not, [Bool]) => (Node::Not(at(0)), Bool),
@@ -229,7 +264,18 @@ impl Loader<'_> {
             (Operation::ToUri, [Text]) => (Node::Uri(at(0)), Uri),
             (Operation::ToLower, [Text]) => (Node::ToLower(at(0)), Text),
             (Operation::EmptyStringMap, []) => (Node::EmptyMap, StringMap),
+            (Operation::Output, []) => {
+                let (_, kind) = self
+                    .result
+                    .outputs
+                    .get(node.output as usize)
+                    .ok_or_else(|| format!("there is no output {}", node.output))?;
+                (Node::Output(node.output), *kind)
+            }
             _ => {
+                if let Some((cel, kind)) = cel::load(&self.result, operation, &node.arguments, kinds)? {
+                    return Ok((Node::Cel(cel), kind));
+                }
                 let kinds: Vec<_> = kinds.iter().map(|kind| kind.as_str_name()).collect();
                 return Err(format!(
                     "{} doesn't take ({})",
@@ -275,6 +321,10 @@ impl Loader<'_> {
         let pair = (*slot, Box::from(key.as_ref()));
         if let Some(&reference) = self.keys.get(&pair) {
             return Some(reference);
+        }
+        // Every evaluation has a place for each: beyond this, keys are kept like computed ones.
+        if self.result.keys.len() == MAX_NUMBERED_KEYS {
+            return None;
         }
         let reference = (self.names.len() + self.result.keys.len()) as u32;
         self.result.keys.push(pair.clone());

@@ -2,8 +2,12 @@
 //! names, e-mail addresses, URIs) equality compares one normal spelling.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 use crate::value::Time;
+
+/// The seconds since 1970 of the years 1 to 9999, which RFC 3339 can write.
+pub(crate) const YEARS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// `pattern` is exact, or `prefix*`, or `*suffix`.
 pub(crate) fn glob(text: &str, pattern: &str) -> bool {
@@ -156,6 +160,20 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let month_from_march = (month + 9) % 12;
     let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
     365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
+}
+
+/// Year, month and day of a day counted from 1970-01-01: the inverse of `days_since_1970`.
+pub(crate) fn date(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = year_of_era + 400 * era + i64::from(month <= 2);
+    (year, month, day)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The attributes that a policy reads, numbered. A bag keeps only these: whatever else a request carries is skipped by
 //! one look in a table (global words) or one hash (words of the message).
 
+use std::sync::LazyLock;
+
 use crate::dictionary;
 use crate::hash::HashMap;
 use crate::value::Type;
@@ -18,6 +20,18 @@ pub struct Names {
 }
 
 impl Names {
+    /// Every attribute that the global dictionary names, for looking at what a request carries; types mean nothing here.
+    pub fn dictionary() -> &'static Names {
+        static NAMES: LazyLock<Names> = LazyLock::new(|| {
+            let mut names = Names::default();
+            for word in dictionary::WORDS.iter().filter(|word| word.contains('.')) {
+                names.add(word, Type::String);
+            }
+            names
+        });
+        &NAMES
+    }
+
     /// Adds an attribute; None when the name is there already with another type.
     pub(crate) fn add(&mut self, name: &str, kind: Type) -> Option<Slot> {
         if let Some(&slot) = self.slots.get(name) {
@@ -35,6 +49,11 @@ impl Names {
 
     pub(crate) fn len(&self) -> usize {
         self.attributes.len()
+    }
+
+    /// The type of an attribute that the policy reads; None for any other.
+    pub fn kind_of(&self, name: &str) -> Option<Type> {
+        self.slot(name).map(|slot| self.kind(slot))
     }
 
     pub(crate) fn slot(&self, name: &str) -> Option<Slot> {

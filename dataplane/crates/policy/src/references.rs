@@ -49,6 +49,30 @@ impl References {
         }
     }
 
+    /// Name, key and whether it was there, of everything that was read.
+    pub fn list(&self, program: &Program) -> Vec<(String, Option<String>, bool)> {
+        let attributes = program.names.len();
+        let read = |slot: Slot, key: Option<&str>, condition: Condition| {
+            let name = program.names.name(slot).to_owned();
+            (name, key.map(str::to_owned), condition == Condition::Exact)
+        };
+        let numbered = self.numbered.iter().enumerate();
+        let numbered = numbered.filter_map(|(number, condition)| {
+            let condition = (*condition)?;
+            Some(match number.checked_sub(attributes) {
+                None => read(number as Slot, None, condition),
+                Some(pair) => {
+                    let (slot, key) = &program.expressions.keys[pair];
+                    read(*slot, Some(key), condition)
+                }
+            })
+        });
+        let computed = self.computed.iter();
+        numbered
+            .chain(computed.map(|(slot, key, condition)| read(*slot, Some(key), *condition)))
+            .collect()
+    }
+
     /// As the wire has it, with indices that a caller knows who has `global_words` words of the dictionary.
     pub(crate) fn message(&self, program: &Program, global_words: u32) -> mixer::ReferencedAttributes {
         let mut words = MessageWords {

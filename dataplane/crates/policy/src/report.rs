@@ -1,11 +1,11 @@
-//! Reports: attributes in full, and what report rules make of them. Adapters in Python read them long after the
-//! request, so everything is copied out of the caller's dictionary.
+//! What report rules make of reported attributes, and attributes in full for whoever wants them by name. Rules are
+//! evaluated twice at the most: before a report is stored only whether any rule wants it, behind the queue the rest.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::sync::Arc;
 
 use meshwright_api::istio::mixer::v1 as mixer;
-use meshwright_api::meshwright::mixer::v1::Emission;
+use meshwright_api::meshwright::policy::v1::handler::sink::Native;
 use mixer::attributes::attribute_value::Value as Wire;
 use mixer::attributes::{AttributeValue, StringMap};
 
@@ -13,20 +13,52 @@ use crate::bag::{Bag, Words};
 use crate::dictionary;
 use crate::error::BadRequest;
 use crate::evaluate::{Evaluation, Failure};
+use crate::expression::At;
+use crate::handler::Built;
 use crate::names::Names;
-use crate::program::{Built, Program, Shape};
-use crate::value::{self, Map, Time, Value};
+use crate::plain;
+use crate::program::Program;
+use crate::question::Variety;
+use crate::value::{Map, Value};
 
 /// Attributes by name, decoded.
 pub type Attributes = HashMap<String, AttributeValue>;
 
-/// What rules made of one report.
-#[derive(Debug, Default)]
-pub struct Emissions {
-    /// Instances for adapters, in rule order.
-    pub emissions: Vec<Emission>,
-    /// Instances left out because the report lacks something they need.
+/// What became of the instances of one report.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evaluated {
+    /// Left out because the report lacks something they need.
     pub failed: usize,
+    /// Left out because sampling didn't pick the report, or because their rule is only tried (dry run).
+    pub withheld: usize,
+}
+
+/// A handler of reports.
+#[derive(Debug, Clone, Copy)]
+pub struct ReportHandler<'a> {
+    /// name.namespace
+    pub name: &'a str,
+    /// The adapter's name.
+    pub sink: &'a str,
+    /// What Rust needs to run the adapter; None: Python does.
+    pub native: Option<&'a Native>,
+}
+
+/// An instance for report handlers.
+#[derive(Debug, Clone, Copy)]
+pub struct ReportInstance<'a> {
+    /// name.namespace
+    pub name: &'a str,
+    /// logentry, metric, …
+    pub template: &'a str,
+    fields: &'a [(Arc<str>, At)],
+}
+
+impl<'a> ReportInstance<'a> {
+    /// Names of its fields, in order: the same in which their values come.
+    pub fn fields(&self) -> impl ExactSizeIterator<Item = &'a str> + use<'a> {
+        self.fields.iter().map(|(name, _)| &**name)
+    }
 }
 
 /// What all elements of one report may expand to: words are sent once and copied wherever they are used, so that a
@@ -40,10 +72,10 @@ pub fn expand(request: &mixer::ReportRequest) -> Vec<Result<Attributes, BadReque
     let is_delta = request.repeated_attributes_semantics == i32::from(DeltaEncoding);
     let mut results = Vec::with_capacity(request.attributes.len());
     let (mut before, mut size_before) = (Attributes::default(), 0);
-    let default_words = Dictionary::new(&request.default_words);
+    let default_words = Dictionary::new(request.default_words.iter().map(String::as_str).collect());
     let mut left = MAX_EXPANDED;
     for element in &request.attributes {
-        let own_words = (!element.words.is_empty()).then(|| Dictionary::new(&element.words));
+        let own_words = own_words(element);
         let mut expansion = Expansion {
             words: own_words.as_ref().unwrap_or(&default_words),
             is_strict: is_delta,
@@ -71,21 +103,43 @@ pub fn expand(request: &mixer::ReportRequest) -> Vec<Result<Attributes, BadReque
     results
 }
 
-/// Words of a message for many lookups.
-struct Dictionary<'a> {
+/// All attributes of one element; `shared` are the words of one that has none. What is larger than `limit` is refused.
+pub(crate) fn expand_one(
+    element: &mixer::CompressedAttributes,
+    shared: &Dictionary<'_>,
+    limit: usize,
+) -> Result<Attributes, BadRequest> {
+    let own = own_words(element);
+    let mut expansion = Expansion {
+        words: own.as_ref().unwrap_or(shared),
+        is_strict: false,
+        size: 0,
+        left: limit,
+    };
+    expansion.attributes(element)
+}
+
+fn own_words(element: &mixer::CompressedAttributes) -> Option<Dictionary<'_>> {
+    let has_words = !element.words.is_empty();
+    has_words.then(|| Dictionary::new(element.words.iter().map(String::as_str).collect()))
+}
+
+/// Words of a message, for writing its attributes out.
+#[derive(Debug)]
+pub struct Dictionary<'a> {
     words: Words<'a>,
     /// Global indices that are dead because the message has the same word, as in checks.
     hidden: Vec<bool>,
 }
 
 impl<'a> Dictionary<'a> {
-    fn new(words: &'a [String]) -> Self {
+    pub(crate) fn new(words: Vec<&'a str>) -> Self {
         let mut hidden = vec![false; dictionary::WORDS.len()];
         for index in words.iter().filter_map(|word| dictionary::index(word)) {
             hidden[index as usize] = true;
         }
         Dictionary {
-            words: Words::new(words.iter().map(String::as_str).collect()),
+            words: Words::new(words),
             hidden,
         }
     }
@@ -171,95 +225,133 @@ impl<'a> Bag<'a> {
     /// From decoded attributes; an IP address of a wrong length is an error.
     pub fn plain(names: &'a Names, attributes: &'a Attributes) -> Result<Self, BadRequest> {
         let mut bag = Bag::new(names);
-        for (name, value) in attributes {
-            let Some(value) = &value.value else { continue };
-            let value = match value {
-                Wire::StringValue(text) => Value::text(text),
-                Wire::Int64Value(value) => Value::Int(*value),
-                Wire::DoubleValue(value) => Value::Double(*value),
-                Wire::BoolValue(value) => Value::Bool(*value),
+        for (name, message) in attributes {
+            match (plain::read(message), &message.value) {
+                (Some(value), _) => bag.set(name, value),
                 // Other bytes than addresses are nothing that a policy can read.
-                Wire::BytesValue(bytes) if names.slot(name).is_none() && value::address(bytes).is_none() => continue,
-                Wire::BytesValue(bytes) => Value::Address(value::address(bytes).ok_or_else(|| {
-                    BadRequest::Invalid(format!("attribute {name} must be 4 or 16 bytes, not {}", bytes.len()))
-                })?),
-                Wire::TimestampValue(time) => Value::Time(Time::new(time.seconds, time.nanos)),
-                Wire::DurationValue(duration) => {
-                    Value::Duration(value::duration_nanos(duration.seconds, duration.nanos))
+                (None, Some(Wire::BytesValue(bytes))) if names.slot(name).is_some() => {
+                    return Err(BadRequest::Invalid(format!(
+                        "attribute {name} must be 4 or 16 bytes, not {}",
+                        bytes.len()
+                    )));
                 }
-                Wire::StringMapValue(map) => Value::Map(Map::Entries(&map.entries)),
-            };
-            bag.set(name, value);
+                (None, _) => {}
+            }
         }
         Ok(bag)
     }
 }
 
 impl Program {
-    /// What report rules make of a report; None: no rule wants it and the policy drops such reports.
-    pub fn report(&self, attributes: &Attributes) -> Result<Option<Emissions>, BadRequest> {
-        if !self.has_report_rules() {
-            return Ok((!self.drops_unmatched_reports).then(Emissions::default));
+    /// Whether a report may be wanted at all.
+    pub fn takes_reports(&self) -> bool {
+        self.has_reports || !self.drops_unmatched_reports
+    }
+
+    /// Whether adapters add attributes to a request before rules are tried.
+    pub fn has_generators(&self) -> bool {
+        self.has_generators
+    }
+
+    /// Whether a rule may want this report, or the policy keeps those that none wants. Evaluates conditions only; where
+    /// they may read what generators make, every report is wanted.
+    pub fn wants(&self, bag: &Bag<'_>) -> Result<bool, BadRequest> {
+        if !self.takes_reports() {
+            return Ok(false);
         }
-        let bag = Bag::plain(&self.names, attributes)?;
-        let mut evaluation = Evaluation::new(self, &bag);
+        let mut evaluation = Evaluation::new(self, bag);
         let rules = self
             .scopes
             .matching(&mut evaluation, |scope| &scope.report)
             .map_err(BadRequest::Invalid)?;
-        let mut result = Emissions::default();
-        let mut is_wanted = false;
-        for &(handler, instance) in rules.iter().flat_map(|rule| &self.rules[*rule as usize].actions) {
-            let (handler, instance) = (&self.handlers[handler as usize], &self.instances[instance as usize]);
-            let (Built::Sink(sink), Shape::Report { template, fields }) = (&handler.adapter, &instance.template) else {
-                continue;
-            };
-            is_wanted = true;
-            let values = fields
-                .iter()
-                .map(|(name, node)| Ok((name.clone(), wire(evaluation.value(*node)?))));
-            match values.collect::<Result<_, Failure>>() {
-                Ok(fields) => result.emissions.push(Emission {
-                    sink: sink.clone(),
-                    handler: handler.name.clone(),
-                    instance: instance.name.clone(),
-                    template: template.clone(),
-                    fields,
-                }),
-                Err(_) => result.failed += 1,
-            }
-        }
-        Ok((is_wanted || !self.drops_unmatched_reports).then_some(result))
+        let is_wanted = rules.iter().any(|rule| !self.rules[*rule as usize].dry_run);
+        Ok(is_wanted || self.has_generators || !self.drops_unmatched_reports)
     }
 
-    fn has_report_rules(&self) -> bool {
-        !self.scopes.global.report.is_empty() || self.scopes.namespaces.values().any(|scope| !scope.report.is_empty())
+    /// Gives (handler, instance, values in the order of the instance's fields) of what rules make of a report, in rule
+    /// order. `now` in nanoseconds of a clock that never goes back.
+    pub fn evaluate_report<'v>(
+        &'v self,
+        bag: &'v Bag<'v>,
+        now: u64,
+        mut give: impl FnMut(u32, u32, &[Value<'v>]),
+    ) -> Result<Evaluated, BadRequest> {
+        let mut evaluation = Evaluation::new(self, bag);
+        let rules = self
+            .scopes
+            .matching(&mut evaluation, |scope| &scope.report)
+            .map_err(BadRequest::Invalid)?;
+        let (mut evaluated, mut values) = (Evaluated::default(), Vec::new());
+        for rule in rules {
+            let rule = &self.rules[rule as usize];
+            let is_picked = rule.picks(&mut evaluation, now)?;
+            for action in &rule.actions {
+                let instance = &self.instances[action.instance as usize];
+                let adapter = &self.handlers[action.handler as usize].adapter;
+                if adapter.sink().is_none() || instance.subject.variety != Variety::Report {
+                    continue;
+                }
+                if !is_picked || rule.dry_run {
+                    evaluated.withheld += 1;
+                    continue;
+                }
+                values.clear();
+                let complete = instance.fields.iter().try_for_each(|(_, node)| {
+                    values.push(evaluation.value(*node)?);
+                    Ok::<_, Failure>(())
+                });
+                match complete {
+                    Ok(()) => give(action.handler, action.instance, &values),
+                    Err(_) => evaluated.failed += 1,
+                }
+            }
+        }
+        Ok(evaluated)
+    }
+
+    /// The headers of the request that a report tells of.
+    pub fn request_headers<'v>(&self, bag: &'v Bag<'v>) -> Option<Map<'v>> {
+        match bag.get(self.headers) {
+            Ok(Some(Value::Map(map))) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// Whether a report says that its request was decided by the client's own cache (Mixer's `check.cache_hit`).
+    pub fn is_cached_decision(&self, bag: &Bag<'_>) -> bool {
+        matches!(bag.get(self.cache_hit), Ok(Some(Value::Bool(true))))
+    }
+
+    /// How many handlers there are, of reports and others.
+    pub fn handler_count(&self) -> usize {
+        self.handlers.len()
+    }
+
+    /// A handler by its number; None when it takes no reports.
+    pub fn report_handler(&self, handler: u32) -> Option<ReportHandler<'_>> {
+        let handler = self.handlers.get(handler as usize)?;
+        Some(ReportHandler {
+            name: &handler.name,
+            sink: handler.adapter.sink()?,
+            native: match &handler.adapter {
+                Built::Sink(sink) => sink.native.as_ref(),
+                _ => None,
+            },
+        })
+    }
+
+    /// An instance by its number; None when it isn't for reports.
+    pub fn report_instance(&self, instance: u32) -> Option<ReportInstance<'_>> {
+        let instance = self.instances.get(instance as usize)?;
+        (instance.subject.variety == Variety::Report).then(|| ReportInstance {
+            name: instance.name(),
+            template: &instance.subject.template,
+            fields: &instance.fields,
+        })
     }
 }
 
-fn wire(value: Value<'_>) -> AttributeValue {
-    let value = match value {
-        Value::Text(text) => Wire::StringValue(text.into_owned()),
-        Value::Int(value) => Wire::Int64Value(value),
-        Value::Double(value) => Wire::DoubleValue(value),
-        Value::Bool(value) => Wire::BoolValue(value),
-        Value::Time(time) => Wire::TimestampValue(prost_types::Timestamp {
-            seconds: time.seconds,
-            nanos: time.nanos as i32,
-        }),
-        Value::Duration(nanos) => Wire::DurationValue(prost_types::Duration {
-            seconds: nanos / 1_000_000_000,
-            nanos: (nanos % 1_000_000_000) as i32,
-        }),
-        Value::Address(IpAddr::V4(address)) => Wire::BytesValue(address.octets().to_vec().into()),
-        Value::Address(IpAddr::V6(address)) => Wire::BytesValue(address.octets().to_vec().into()),
-        Value::Map(map) => Wire::StringMapValue(StringMap {
-            entries: match map {
-                Map::Entries(entries) => entries.clone(),
-                // Reports are decoded before they are evaluated; their maps are never in wire form.
-                Map::Empty | Map::Wire(..) => HashMap::new(),
-            },
-        }),
-    };
-    AttributeValue { value: Some(value) }
+/// A value as messages hold it.
+pub fn attribute_value(value: &Value<'_>) -> AttributeValue {
+    plain::write(value.clone())
 }

@@ -1,20 +1,23 @@
-//! A Check of istio.mixer.v1 from its bytes to its answer. Charging lies between the two halves, because the cell may
-//! be another replica's: `Plan` says what to charge, and makes the answer of what was granted.
+//! A Check of istio.mixer.v1 from its bytes to its answer. Charging lies between the two halves, because a cell may be
+//! another replica's and a quota another process's: `Plan` says what to charge, and makes the answer of what was granted.
+
+use std::sync::Arc;
 
 use meshwright_api::google::rpc::Status;
 use meshwright_api::istio::mixer::v1 as mixer;
 use mixer::check_response::{PreconditionResult, QuotaResult};
 
 use crate::bag::Bag;
-use crate::cells::{Charge, Grant};
-use crate::check::{Charges, Decision, Demand};
+use crate::cells::Grant;
+use crate::charges::{Charges, Demand};
+use crate::check::{Decision, FAILED_PRECONDITION};
 use crate::dictionary;
+use crate::direct::DirectResponse;
 use crate::error::BadRequest;
 use crate::program::Program;
+use crate::seen::{self, Seen};
 use crate::wire::Fields;
 
-const FAILED_PRECONDITION: i32 = 9;
-const MINUTE: u64 = 60_000_000_000;
 /// Ids are remembered; a sidecar's is a UUID with a counter.
 const MAX_ID: usize = 256;
 /// A sidecar asks for a handful; every one is a walk through the quota rules.
@@ -62,6 +65,30 @@ impl<'a> CheckRequest<'a> {
         Ok(request)
     }
 
+    /// Every attribute, whoever reads it.
+    pub fn seen(&self) -> Result<Vec<Seen<'a>>, BadRequest> {
+        seen::compressed(self.attributes)
+    }
+
+    /// The quotas that the request asks for; when it asks for none, one of every quota that its rules limit.
+    pub fn demands(&self) -> Vec<Demand<'_>> {
+        let demand = |quota, amount, best_effort| Demand {
+            quota,
+            amount,
+            best_effort,
+            deduplication_id: Some(self.deduplication_id),
+        };
+        match self.quotas.is_empty() {
+            true => vec![demand(None, 1, false)],
+            false => {
+                let quotas = self.quotas.iter();
+                quotas
+                    .map(|(name, amount, best_effort)| demand(Some(*name), *amount, *best_effort))
+                    .collect()
+            }
+        }
+    }
+
     /// The attributes that `program` reads.
     pub fn bag(&self, program: &'a Program) -> Result<Bag<'a>, BadRequest> {
         Ok(Bag::compressed(program.names(), self.attributes)?)
@@ -107,24 +134,33 @@ pub struct Planned {
 }
 
 impl Plan {
-    /// Decides, and finds what the request's quotas are charged.
-    pub fn make(program: &Program, request: &CheckRequest<'_>, bag: &Bag<'_>) -> Result<Self, BadRequest> {
-        let decision = program.check(bag)?;
+    /// Finds what the request's quotas are charged when it passes; `now` in nanoseconds of a clock that never goes
+    /// back. `decision` is that of `Program::check` on the same bag.
+    /// ```text
+    /// let plan = Plan::make(&program, &request, &bag, decision, now)?;
+    /// let grants = for each of plan.quotas: charge its cells, ask its questions, Charges::settle
+    /// let response = plan.answer(&program, &request, &grants);
+    /// ```
+    pub fn make(
+        program: &Program,
+        request: &CheckRequest<'_>,
+        bag: &Bag<'_>,
+        decision: Decision,
+        now: u64,
+    ) -> Result<Self, BadRequest> {
         let mut quotas = Vec::new();
         if decision.code == 0 {
             for &(name, amount, best_effort) in &request.quotas {
                 let deduplication_id = Some(request.deduplication_id);
-                let mut charges = program.charges(
-                    bag,
-                    Demand {
-                        quota: Some(name),
-                        amount,
-                        best_effort,
-                        deduplication_id,
-                    },
-                )?;
+                let demand = Demand {
+                    quota: Some(name),
+                    amount,
+                    best_effort,
+                    deduplication_id,
+                };
+                let mut charges = program.charges(bag, demand, now)?;
                 if amount == 0 {
-                    charges.charges.clear();
+                    charges.clear();
                 }
                 quotas.push(Planned {
                     name: name.to_owned(),
@@ -136,7 +172,7 @@ impl Plan {
         Ok(Plan { decision, quotas })
     }
 
-    /// The answer; `grants` has one entry for each of `quotas`, made by `settle`.
+    /// The answer; `grants` has one entry for each of `quotas`, made by `Charges::settle`.
     pub fn answer(self, program: &Program, request: &CheckRequest<'_>, grants: &[Grant]) -> mixer::CheckResponse {
         let words = request.global_words;
         let quotas = self
@@ -146,7 +182,6 @@ impl Plan {
             .map(|(planned, grant)| planned.answer(program, words, *grant));
         let quotas = quotas.collect();
         let decision = self.decision;
-        let has_headers = !decision.request_headers.is_empty() || !decision.response_headers.is_empty();
         let precondition = PreconditionResult {
             status: Some(Status {
                 code: decision.code,
@@ -156,11 +191,7 @@ impl Plan {
             valid_duration: Some(duration(decision.valid_nanos)),
             valid_use_count: decision.uses,
             referenced_attributes: Some(decision.references.message(program, words)),
-            route_directive: has_headers.then_some(mixer::RouteDirective {
-                request_header_operations: decision.request_headers,
-                response_header_operations: decision.response_headers,
-                ..Default::default()
-            }),
+            route_directive: directive(decision.direct, decision.request_headers, decision.response_headers),
         };
         mixer::CheckResponse {
             precondition: Some(precondition),
@@ -169,7 +200,34 @@ impl Plan {
     }
 }
 
+/// A request that passes has headers, one that doesn't a response.
+fn directive(
+    direct: Option<Arc<DirectResponse>>,
+    request_headers: Vec<mixer::HeaderOperation>,
+    response_headers: Vec<mixer::HeaderOperation>,
+) -> Option<mixer::RouteDirective> {
+    if let Some(direct) = direct {
+        return Some(mixer::RouteDirective {
+            response_header_operations: direct.headers.clone(),
+            direct_response_code: direct.code,
+            direct_response_body: direct.body.clone(),
+            ..Default::default()
+        });
+    }
+    let has_headers = !request_headers.is_empty() || !response_headers.is_empty();
+    has_headers.then_some(mixer::RouteDirective {
+        request_header_operations: request_headers,
+        response_header_operations: response_headers,
+        ..Default::default()
+    })
+}
+
 impl Planned {
+    /// Its name in the request.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     fn answer(self, program: &Program, global_words: u32, grant: Grant) -> (String, QuotaResult) {
         let references = self.charges.references.message(program, global_words);
         let result = if self.amount == 0 {
@@ -186,17 +244,9 @@ impl Planned {
                 ..Default::default()
             }
         } else {
-            // A quota that no rule limits is granted as asked.
-            let Grant { granted, valid } = match self.charges.charges.is_empty() {
-                true => Grant {
-                    granted: self.amount,
-                    valid: MINUTE,
-                },
-                false => grant,
-            };
             QuotaResult {
-                granted_amount: granted,
-                valid_duration: Some(duration(i64::try_from(valid).unwrap_or(i64::MAX))),
+                granted_amount: grant.granted,
+                valid_duration: Some(duration(i64::try_from(grant.valid).unwrap_or(i64::MAX))),
                 status: Some(Status::default()),
                 referenced_attributes: None,
             }
@@ -209,26 +259,6 @@ impl Planned {
             },
         )
     }
-}
-
-/// One grant of the grants of several cells: the least, and per cell what to give back so that none paid for nothing.
-pub fn settle(charges: &[Charge], grants: &[Grant]) -> (Grant, Vec<Charge>) {
-    let Some(granted) = grants.iter().map(|grant| grant.granted).min() else {
-        return (Grant::default(), Vec::new());
-    };
-    let valid = grants.iter().map(|grant| grant.valid).min().unwrap_or_default();
-    let surplus = charges
-        .iter()
-        .zip(grants)
-        .filter(|(charge, grant)| charge.amount > 0 && grant.granted > granted);
-    let releases = surplus
-        .map(|(charge, grant)| Charge {
-            amount: granted - grant.granted,
-            deduplication_id: None,
-            ..charge.clone()
-        })
-        .collect();
-    (Grant { granted, valid }, releases)
 }
 
 fn duration(nanos: i64) -> prost_types::Duration {

@@ -145,6 +145,38 @@ impl<'a> Map<'a> {
             }
         }
     }
+
+    /// All entries, each under the word that its key would be asked by.
+    pub(crate) fn to_owned(self) -> std::collections::HashMap<String, String> {
+        if let Map::Entries(entries) = self {
+            return entries.clone();
+        }
+        let mut entries = std::collections::HashMap::new();
+        self.each(|key, value| drop(entries.insert(key.to_owned(), value.to_owned())));
+        entries
+    }
+}
+
+impl<'a> Map<'a> {
+    /// Gives every key with its value.
+    pub fn each(&self, mut give: impl FnMut(&'a str, &'a str)) {
+        match *self {
+            Map::Empty => {}
+            Map::Entries(entries) => entries.iter().for_each(|(key, value)| give(key, value)),
+            Map::Wire(bytes, words) => {
+                for field in Fields(bytes) {
+                    if let Ok((1, field)) = field
+                        && let Ok((key, value)) = field.bytes().and_then(wire::entry)
+                        && let Ok(value) = value.map_or(Ok(0), |value| value.sint32())
+                        && let (Some(name), Some(value)) = (words.word(key), words.word(value))
+                        && words.index(name) == Some(key)
+                    {
+                        give(name, value);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// The address in 4 or 16 bytes.

@@ -6,30 +6,37 @@ use thiserror::Error;
 /// Bytes that aren't protobuf, or not of the message that was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("malformed protobuf: {0}")]
-pub struct Malformed(pub(crate) &'static str);
+pub struct Malformed(pub &'static str);
 
 /// One field's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Field<'a> {
+pub enum Field<'a> {
+    /// Integers, bools, enums.
     Varint(u64),
+    /// Eight bytes, doubles among them.
     Fixed64(u64),
+    /// Four bytes.
     Fixed32(u32),
+    /// Text, bytes, messages, packed numbers.
     Bytes(&'a [u8]),
 }
 
 impl<'a> Field<'a> {
-    pub(crate) fn bytes(self) -> Result<&'a [u8], Malformed> {
+    /// Bytes, or an embedded message.
+    pub fn bytes(self) -> Result<&'a [u8], Malformed> {
         match self {
             Field::Bytes(bytes) => Ok(bytes),
             _ => Err(Malformed("expected a length-delimited field")),
         }
     }
 
-    pub(crate) fn text(self) -> Result<&'a str, Malformed> {
+    /// A string.
+    pub fn text(self) -> Result<&'a str, Malformed> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Malformed("a string isn't UTF-8"))
     }
 
-    pub(crate) fn varint(self) -> Result<u64, Malformed> {
+    /// A number as it is coded.
+    pub fn varint(self) -> Result<u64, Malformed> {
         match self {
             Field::Varint(value) => Ok(value),
             _ => Err(Malformed("expected a varint field")),
@@ -61,7 +68,7 @@ impl<'a> Field<'a> {
 
 /// The fields of one message, in the order of the bytes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
+pub struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
     fn read_varint(&mut self) -> Result<u64, Malformed> {

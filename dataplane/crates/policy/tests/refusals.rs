@@ -3,7 +3,6 @@
 mod common;
 
 use common::{Builder, Operation, Type, limit};
-use meshwright_api::meshwright::policy::v1 as compiled;
 use meshwright_policy::Engine;
 
 /// What the error says, and how to come by it.
@@ -86,11 +85,12 @@ fn each_mistake_is_named_with_its_place() {
             builder.quotas(vec![limit(nothing, 1)]);
         }),
         (
-            "rules[0] (rule0.mesh): a leading equality without a STRING attribute",
+            "rules[0] (rule0.mesh).keys[0]: is of type INT64, must be STRING",
             |builder| {
                 let (denier, nothing) = (builder.denier("no", 7, ""), builder.nothing());
-                let attribute = builder.attribute("request.size", Type::Int64);
-                builder.rule(None, denier, nothing).leading = vec![compiled::Equality { attribute, word: 0 }];
+                let subject = builder.read("request.size", Type::Int64);
+                let key = builder.key(subject, &["1"], &[]);
+                builder.rule(None, denier, nothing).keys = vec![key];
             },
         ),
     ];

@@ -6,8 +6,9 @@ use std::collections::HashMap;
 
 use common::{Builder, Type};
 use meshwright_api::istio::mixer::v1 as mixer;
-use meshwright_policy::{Attributes, Program, expand};
+use meshwright_policy::{Attributes, Bag, Program, Report, Vocabulary, expand, expand_element};
 use mixer::attributes::attribute_value::Value;
+use prost::Message;
 
 fn element(words: &[&str], strings: &[(i32, i32)], int64s: &[(i32, i64)]) -> mixer::CompressedAttributes {
     mixer::CompressedAttributes {
@@ -85,28 +86,93 @@ fn rules_evaluate_instances_for_their_sink() {
         ("request.path".to_owned(), value(Value::StringValue("/a".into()))),
         ("response.code".to_owned(), value(Value::Int64Value(200))),
     ]);
-    let report = program.report(&attributes).unwrap().unwrap();
-    let [emission] = report.emissions.as_slice() else {
-        panic!("one emission, not {:?}", report.emissions)
-    };
     assert_eq!(
-        (emission.sink.as_str(), emission.template.as_str()),
-        ("metrics", "metric")
+        evaluated(&program, &attributes),
+        (true, vec![("entry.mesh", vec!["/a".to_owned(), "200".to_owned()])], 0)
     );
+    let handler = program.report_handler(0).unwrap();
+    assert_eq!((handler.name, handler.sink), ("reports.mesh", "metrics"));
+    let instance = program.report_instance(0).unwrap();
     assert_eq!(
-        (emission.handler.as_str(), emission.instance.as_str()),
-        ("reports.mesh", "entry.mesh")
-    );
-    assert_eq!(emission.fields["value"].value, Some(Value::Int64Value(200)));
-    assert_eq!(
-        emission.fields["dimensions.path"].value,
-        Some(Value::StringValue("/a".into()))
+        (instance.template, instance.fields().collect::<Vec<_>>()),
+        ("metric", vec!["dimensions.path", "value"])
     );
     attributes.remove("response.code");
-    let report = program.report(&attributes).unwrap().unwrap();
-    assert_eq!((report.emissions.len(), report.failed), (0, 1));
+    assert_eq!(evaluated(&program, &attributes), (true, vec![], 1));
     attributes.insert("request.method".to_owned(), value(Value::StringValue("POST".into())));
-    assert!(program.report(&attributes).unwrap().is_none());
+    assert_eq!(evaluated(&program, &attributes), (false, vec![], 0));
+}
+
+/// Whether a report is wanted, what is made of it (by instance, values as text), and how much failed.
+fn evaluated<'p>(program: &'p Program, attributes: &Attributes) -> (bool, Vec<(&'p str, Vec<String>)>, usize) {
+    let bag = Bag::plain(program.names(), attributes).unwrap();
+    let mut made = Vec::new();
+    let evaluated = program
+        .evaluate_report(&bag, 0, |_, instance, values| {
+            let values = values.iter().map(ToString::to_string).collect();
+            made.push((program.report_instance(instance).unwrap().name, values));
+        })
+        .unwrap();
+    (program.wants(&bag).unwrap(), made, evaluated.failed)
+}
+
+#[test]
+fn elements_read_in_place_are_what_they_are_in_full() {
+    let mut builder = Builder::new();
+    let sink = builder.sink("metrics");
+    let path = builder.read("request.path", Type::String);
+    let host = builder.index("request.headers", "host");
+    let whole = builder.report("metric", &[("dimensions.host", host), ("dimensions.path", path)]);
+    builder.rule(None, sink, whole);
+    let program = Program::load(&builder.bytes()).unwrap();
+    let headers = mixer::StringMap {
+        entries: [(65, -3)].into(),
+    };
+    let mut shared = element(&[], &[(-1, -2)], &[]);
+    shared.string_maps.insert(15, headers.clone());
+    let mut own = element(&["/own", "x", "elsewhere"], &[(17, -1)], &[]);
+    own.string_maps.insert(15, headers);
+    // The message's own word hides the global one.
+    let hidden = element(&[], &[(17, -2)], &[]);
+    let mut request = report(1, vec![shared, own, hidden]);
+    request.default_words.push("shop".into());
+    let bytes = request.encode_to_vec();
+    let read = Report::read(&bytes).unwrap();
+    assert!(!read.is_delta);
+    let vocabulary = Vocabulary::new(program.names(), read.default_words.clone());
+    let dictionary = vocabulary.dictionary();
+    let mut found = Vec::new();
+    for (element, expected) in read.elements.iter().zip(expand(&request)) {
+        vocabulary.check(element).unwrap();
+        assert_eq!(expand_element(element, &dictionary).unwrap(), expected.unwrap());
+        let bag = vocabulary.bag(program.names(), element).unwrap();
+        program
+            .evaluate_report(&bag, 0, |_, _, values| {
+                found.push(values.iter().map(ToString::to_string).collect::<Vec<_>>())
+            })
+            .unwrap();
+    }
+    assert_eq!(found, [["shop", "/default"], ["elsewhere", "/own"]]);
+}
+
+#[test]
+fn an_element_that_is_not_one_or_grows_too_large_is_refused_before_it_is_stored() {
+    let names = Program::empty();
+    let vocabulary = |words| Vocabulary::new(names.names(), words);
+    let large = "x".repeat(100_000);
+    let strings: Vec<(i32, i32)> = (0..20).map(|index| (index, -1)).collect();
+    let grown = element(&[], &strings, &[]).encode_to_vec();
+    assert!(vocabulary(vec!["x"]).check(&grown).is_ok());
+    let error = vocabulary(vec![&large]).check(&grown).unwrap_err().to_string();
+    assert!(error.contains("written out"), "{error}");
+    for broken in [
+        &b"\xff"[..],
+        b"\x0a\x01\xff",
+        b"\x12\x02\x12\x00",
+        b"\x22\x04\x08\x02\x10\x01",
+    ] {
+        assert!(vocabulary(vec![]).check(broken).is_err(), "{broken:?}");
+    }
 }
 
 #[test]

@@ -2,9 +2,15 @@
 
 use pyo3::prelude::*;
 
+mod bell;
 mod forwarder;
 mod load;
 mod policy;
+mod policy_questions;
+mod policy_records;
+mod policy_values;
+mod protos;
+mod rego;
 mod serve_access_log;
 mod serve_call;
 mod serve_channel;
@@ -38,6 +44,14 @@ mod _native {
     use super::load::{LoadReport, run_load};
     #[pymodule_export]
     use super::policy::PolicyEngine;
+    #[pymodule_export]
+    use super::policy_questions::QuestionBox;
+    #[pymodule_export]
+    use super::policy_records::{RecordBatch, RecordQueue};
+    #[pymodule_export]
+    use super::protos::compile_protos;
+    #[pymodule_export]
+    use super::rego::RegoPolicy;
     #[pymodule_export]
     use super::serve_access_log::AccessRecord;
     #[pymodule_export]

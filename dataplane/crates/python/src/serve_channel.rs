@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use meshwright_serve::tls::spiffe::Expected;
 use meshwright_serve::{
-    Answer, Call, Channel, ChannelOptions, Encoding, Messages, Outbound, Outcome, Peer, ServiceConfig, State,
+    Answer, Call, Channel, ChannelOptions, Encoding, Messages, Outbound, Outcome, Outside, Peer, ServiceConfig, State,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -42,6 +42,25 @@ pub(crate) struct PyChannelOptions {
     first_back_off_seconds: f64,
     longest_back_off_seconds: f64,
     retry_buffer: usize,
+}
+
+/// The files of `meshwright.dataplane.grpc.OutsideTls`, by attribute.
+#[derive(FromPyObject)]
+pub(crate) struct PyOutsideTls {
+    authorities: String,
+    certificate: String,
+    key: String,
+    server_name: String,
+}
+
+impl PyOutsideTls {
+    fn into_outside(self) -> Outside {
+        Outside {
+            authorities: self.authorities.into(),
+            own: (!self.certificate.is_empty()).then(|| (self.certificate.into(), self.key.into())),
+            server_name: self.server_name,
+        }
+    }
 }
 
 impl PyChannelOptions {
@@ -86,11 +105,12 @@ pub(crate) struct GrpcChannel {
 #[pymethods]
 impl GrpcChannel {
     #[new]
-    #[pyo3(signature = (target, *, identity, peer, limits, options, service_config))]
+    #[pyo3(signature = (target, *, identity, peer, outside, limits, options, service_config))]
     fn new(
         target: &str,
         identity: Option<&PyIdentity>,
         peer: &str,
+        outside: Option<PyOutsideTls>,
         limits: PyLimits,
         options: PyChannelOptions,
         service_config: Option<&str>,
@@ -104,7 +124,11 @@ impl GrpcChannel {
             .map_err(to_python)?;
         let options = options.to_options(config.unwrap_or_default())?;
         let limits = limits.to_limits()?;
-        let channel = Channel::with_options(target, identities, expected, limits, options).map_err(to_python)?;
+        let channel = match outside {
+            None => Channel::with_options(target, identities, expected, limits, options),
+            Some(files) => Channel::outside(target, files.into_outside(), limits, options),
+        }
+        .map_err(to_python)?;
         let outbound = Outbound::new(target, client_meter(), recorder());
         Ok(Self { channel, outbound })
     }

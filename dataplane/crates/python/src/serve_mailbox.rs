@@ -4,38 +4,16 @@
 //! the loop once, and no thread of ours ever waits for the GIL. The queue needs no bound of its own: each call posts
 //! what its own bounds allow (one opening, one awaited read or write, one end).
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use meshwright_handover as handover;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use pyo3::prelude::*;
 
+use crate::bell::Bell;
+
 type Letter = Box<dyn FnOnce(Python<'_>) -> PyResult<()> + Send>;
-
-/// An eventfd that the loop watches.
-struct Bell {
-    eventfd: EventFd,
-    begun: Instant,
-    /// When it was rung, in nanoseconds after `begun`; zero: it has been silenced since.
-    rung: AtomicU64,
-}
-
-impl handover::Bell for Bell {
-    fn ring(&self) {
-        let since = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.rung.store(since.max(1), Ordering::Relaxed);
-        // Fails only when the counter would overflow: it rings already then.
-        let _ = self.eventfd.write(1);
-    }
-
-    fn silence(&self) {
-        self.rung.store(0, Ordering::Relaxed);
-        let _ = self.eventfd.read(); // nothing to read: another drain was faster
-    }
-}
 
 /// The sending half, for Rust.
 pub(crate) struct Post(handover::Post<Letter, Bell>);
@@ -48,11 +26,7 @@ impl Post {
 
     /// For how long letters have waited for the loop; nothing when none wait.
     pub(crate) fn waited(&self) -> Option<Duration> {
-        let bell = self.0.bell();
-        match bell.rung.load(Ordering::Relaxed) {
-            0 => None,
-            rung => Some(bell.begun.elapsed().saturating_sub(Duration::from_nanos(rung))),
-        }
+        self.0.bell().waited()
     }
 
     /// Complete an asyncio future with what `value` makes, unless somebody has given up on it.
@@ -92,19 +66,13 @@ impl Mailbox {
 impl Mailbox {
     #[new]
     fn new() -> PyResult<Self> {
-        let eventfd =
-            EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(std::io::Error::from)?;
         Ok(Self {
-            post: Arc::new(Post(handover::Post::new(Bell {
-                eventfd,
-                begun: Instant::now(),
-                rung: AtomicU64::new(0),
-            }))),
+            post: Arc::new(Post(handover::Post::new(Bell::new()?))),
         })
     }
 
     fn fileno(&self) -> RawFd {
-        self.post.0.bell().eventfd.as_raw_fd()
+        self.post.0.bell().fileno()
     }
 
     /// Run all that has arrived.

@@ -49,6 +49,7 @@ impl NativeSpan {
             Kind::Internal => "internal",
             Kind::Server => "server",
             Kind::Client => "client",
+            Kind::Consumer => "consumer",
         }
     }
 

@@ -6,9 +6,8 @@ use meshwright_api::meshwright::policy::v1 as compiled;
 use prost::Message;
 
 use compiled::constant::Value as Constant;
-use compiled::handler::{Adapter, Denier, Limit, ListChecker, Quotas, Sink, Validity};
-use compiled::instance::{CheckNothing, ListEntry, Quota, Report, Template};
-pub use compiled::{Operation, Type};
+use compiled::handler::{Adapter, Asked, Denier, Limit, ListChecker, Quotas, Sink, Validity};
+pub use compiled::{Operation, Type, Variety};
 
 /// A policy under construction.
 #[derive(Debug, Clone, Default)]
@@ -90,6 +89,16 @@ impl Builder {
         })
     }
 
+    /// Key of attribute == one of the texts, or beginning with one of the prefixes.
+    pub fn key(&mut self, subject: u32, equals: &[&str], prefixes: &[&str]) -> compiled::Key {
+        let mut words = |texts: &[&str]| texts.iter().map(|text| self.word(text)).collect();
+        compiled::Key {
+            subject,
+            equals: words(equals),
+            prefixes: words(prefixes),
+        }
+    }
+
     /// Node of attribute == "text".
     pub fn equals(&mut self, name: &str, text: &str) -> u32 {
         let (left, right) = (self.read(name, Type::String), self.text(text));
@@ -102,40 +111,45 @@ impl Builder {
         self.node(Operation::Index, &[map, key])
     }
 
-    fn instance(&mut self, name: &str, template: Template) -> u32 {
-        let template = Some(template);
+    /// Instance of any template.
+    pub fn instance(&mut self, name: &str, template: &str, variety: Variety, fields: &[(&str, u32)]) -> u32 {
+        let fields = fields.iter().map(|(name, value)| compiled::Field {
+            name: (*name).into(),
+            value: *value,
+        });
         self.0.instances.push(compiled::Instance {
             name: name.into(),
             namespace: "mesh".into(),
-            template,
+            template: template.into(),
+            variety: variety.into(),
+            fields: fields.collect(),
+            ..Default::default()
         });
         self.0.instances.len() as u32 - 1
     }
 
     pub fn nothing(&mut self) -> u32 {
-        self.instance("nothing", Template::CheckNothing(CheckNothing {}))
+        self.instance("nothing", "checknothing", Variety::Check, &[])
     }
 
     pub fn entry(&mut self, value: u32) -> u32 {
-        self.instance("entry", Template::ListEntry(ListEntry { value }))
+        self.instance("entry", "listentry", Variety::Check, &[("value", value)])
     }
 
     pub fn quota(&mut self, name: &str, dimensions: &[(&str, u32)]) -> u32 {
-        let dimensions = fields(dimensions);
-        self.instance(name, Template::Quota(Quota { dimensions }))
+        let dimensions: Vec<(String, u32)> = dimensions
+            .iter()
+            .map(|(name, value)| (format!("dimensions.{name}"), *value))
+            .collect();
+        let dimensions: Vec<(&str, u32)> = dimensions.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        self.instance(name, "quota", Variety::Quota, &dimensions)
     }
 
-    pub fn report(&mut self, template: &str, report_fields: &[(&str, u32)]) -> u32 {
-        self.instance(
-            "entry",
-            Template::Report(Report {
-                template: template.into(),
-                fields: fields(report_fields),
-            }),
-        )
+    pub fn report(&mut self, template: &str, fields: &[(&str, u32)]) -> u32 {
+        self.instance("entry", template, Variety::Report, fields)
     }
 
-    fn handler(&mut self, name: &str, adapter: Adapter) -> u32 {
+    pub fn handler(&mut self, name: &str, adapter: Adapter) -> u32 {
         let adapter = Some(adapter);
         self.0.handlers.push(compiled::Handler {
             name: name.into(),
@@ -156,6 +170,7 @@ impl Builder {
                 code,
                 message: message.into(),
                 validity,
+                direct_response: None,
             }),
         )
     }
@@ -183,12 +198,54 @@ impl Builder {
             Adapter::Quotas(Quotas {
                 limits,
                 min_deduplication_nanos: 0,
+                distributed: false,
             }),
         )
     }
 
     pub fn sink(&mut self, sink: &str) -> u32 {
-        self.handler("reports", Adapter::Report(Sink { sink: sink.into() }))
+        self.handler(
+            "reports",
+            Adapter::Report(Sink {
+                sink: sink.into(),
+                native: None,
+            }),
+        )
+    }
+
+    /// A handler whose adapter is asked.
+    pub fn asked(&mut self, name: &str, is_open: bool) -> u32 {
+        use compiled::handler::asked::{FailurePolicy, Host};
+        let on_failure = if is_open {
+            FailurePolicy::Open
+        } else {
+            FailurePolicy::Closed
+        };
+        self.handler(
+            name,
+            Adapter::Asked(Asked {
+                adapter: "elsewhere".into(),
+                host: Host::Python.into(),
+                on_failure: on_failure.into(),
+                timeout_nanos: 1_000_000_000,
+                remote: None,
+            }),
+        )
+    }
+
+    /// Number of an output of the given type, and the node that reads it.
+    pub fn output(&mut self, field: &str, kind: Type) -> (u32, u32) {
+        self.0.outputs.push(compiled::OutputField {
+            field: field.into(),
+            r#type: kind.into(),
+        });
+        let output = self.0.outputs.len() as u32 - 1;
+        let node = self.push(compiled::Node {
+            operation: Operation::Output.into(),
+            output,
+            ..Default::default()
+        });
+        (output, node)
     }
 
     /// Adds a rule of one action in the namespace for all.
@@ -196,6 +253,7 @@ impl Builder {
         let actions = vec![compiled::Action {
             handler,
             instances: vec![instance],
+            ..Default::default()
         }];
         let name = format!("rule{}", self.0.rules.len());
         let namespace = "mesh".into();
@@ -208,16 +266,6 @@ impl Builder {
         });
         self.0.rules.last_mut().unwrap()
     }
-}
-
-fn fields(fields: &[(&str, u32)]) -> Vec<compiled::Field> {
-    fields
-        .iter()
-        .map(|(name, value)| compiled::Field {
-            name: (*name).into(),
-            value: *value,
-        })
-        .collect()
 }
 
 /// A limit of `max` in one second for a quota instance.
