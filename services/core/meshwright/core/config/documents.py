@@ -6,6 +6,7 @@ begin with a dot are left out (editors' files, and the links that Kubernetes kee
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import sys
@@ -20,10 +21,15 @@ from meshwright.core.config.objects import Key, Object
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-def read_documents(path: Path | str, *, limits: Limits = LIMITS) -> list[Object]:
+Known = dict[str, tuple[bytes, list[Object]]]
+"""By file: the digest of what it held, and its objects."""
+
+
+def read_documents(path: Path | str, *, limits: Limits = LIMITS, known: Known | None = None) -> list[Object]:
     """Read a file, a folder or, for ``-``, standard input; raises ConfigError only.
 
-    Two objects of one key are refused, whichever files they are in.
+    Two objects of one key are refused, whichever files they are in. Files that hold what they held when `known` was
+    filled aren't parsed again.
     """
     if str(path) == "-":
         return _distinct(parse(sys.stdin.buffer.read(limits.total_bytes + 1), "stdin", limits=limits))
@@ -37,7 +43,7 @@ def read_documents(path: Path | str, *, limits: Limits = LIMITS) -> list[Object]
             raise DocumentError(
                 f"more than {size(limits.total_bytes)} of configuration", source=str(path), remedy="read less at once"
             )
-        read += parse(data, str(file), limits=limits)
+        read += _parse_once(data, str(file), limits, known)
         if len(read) > limits.documents:
             raise DocumentError(f"more than {limits.documents} documents", source=str(path), remedy="read less at once")
     return _distinct(read)
@@ -48,6 +54,15 @@ def parse(data: bytes, name: str, *, limits: Limits = LIMITS) -> list[Object]:
     if len(data) > limits.total_bytes:
         raise DocumentError(f"more than {size(limits.total_bytes)}", source=name, remedy="split it into several files")
     return list(_objects(data, name, limits))
+
+
+def _parse_once(data: bytes, name: str, limits: Limits, known: Known | None) -> list[Object]:
+    if known is None:
+        return parse(data, name, limits=limits)
+    digest = hashlib.blake2b(data).digest()
+    if known.get(name, (b"",))[0] != digest:
+        known[name] = digest, parse(data, name, limits=limits)
+    return known[name][1]
 
 
 def files(path: Path, *, limits: Limits = LIMITS) -> list[Path]:

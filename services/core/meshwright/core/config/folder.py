@@ -19,6 +19,7 @@ from meshwright.core import clock as clocks
 from meshwright.core import errors
 from meshwright.core.config import documents
 from meshwright.core.config.limits import LIMITS, Limits
+from meshwright.core.config.objects import Object
 from meshwright.core.config.source import Latest, Snapshot
 from meshwright.core.health import Health
 
@@ -42,12 +43,13 @@ class FolderSource(Latest):
         self._path, self._health, self._period = path, health, period
         self._clock, self._limits = clock or clocks.SystemClock(), limits
         self._seen: _Signature | None = None
+        self._known: documents.Known = {}
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Read the folder, raising ConfigError for any fault, and begin to watch it."""
         await asyncio.to_thread(self._prepare)
-        objects = await asyncio.to_thread(documents.read_documents, self._path, limits=self._limits)
+        objects = await asyncio.to_thread(self._read)
         self.replace(Snapshot(1, MappingProxyType({object_.key: object_ for object_ in objects})))
         self._tell("")
         self._task = asyncio.create_task(self._watch(), name=f"config {self._path}")
@@ -81,7 +83,7 @@ class FolderSource(Latest):
             if seen == self._seen:
                 return
             self._seen = seen  # a fault is told once, not read again each second
-            read = await asyncio.to_thread(documents.read_documents, self._path, limits=self._limits)
+            read = await asyncio.to_thread(self._read)
             if seen != await asyncio.to_thread(self._signature):
                 return  # somebody is writing: judge it when they are done
         except errors.ConfigError as error:
@@ -100,6 +102,12 @@ class FolderSource(Latest):
             self._health.degrade("config", f"the last good configuration is served on: {fault}")
         else:
             self._health.set("config", True)
+
+    def _read(self) -> list[Object]:
+        read = documents.read_documents(self._path, limits=self._limits, known=self._known)
+        files = {entry[0] for entry in self._signature()}
+        self._known = {name: known for name, known in self._known.items() if name in files}
+        return read
 
     def _signature(self) -> _Signature:
         entries = []

@@ -40,6 +40,7 @@ _KINDS = {
     "internal": trace_pb2.Span.SPAN_KIND_INTERNAL,
     "server": trace_pb2.Span.SPAN_KIND_SERVER,
     "client": trace_pb2.Span.SPAN_KIND_CLIENT,
+    "consumer": trace_pb2.Span.SPAN_KIND_CONSUMER,
 }
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from datetime import datetime
-from ipaddress import ip_address
 
 from meshwright.mixer.cexl import syntax
+from meshwright.mixer.cexl.conversions import CONVERSIONS, KEPT
 from meshwright.mixer.cexl.durations import parse_duration
 from meshwright.mixer.cexl.errors import ExpressionError
 from meshwright.mixer.cexl.functions import FUNCTIONS, Signature
@@ -137,19 +136,17 @@ class _Checker:
         )
 
     def fold(self, node: syntax.Call, kind: ValueType, argument: Expression) -> Expression:
-        """Turn conversions of literals into constants, so that a bad one is an error now and not at request time."""
-        if not isinstance(argument, Constant) or kind not in (ValueType.IP_ADDRESS, ValueType.TIMESTAMP):
+        """Judge conversions of literals, so that a bad one is an error now and not at request time.
+
+        What can be a constant becomes one.
+        """
+        if not isinstance(argument, Constant) or node.function not in CONVERSIONS:
             return Apply(kind, node.function, (argument,))
         text = str(argument.value)
-        try:
-            if kind is ValueType.IP_ADDRESS:
-                return Constant(kind, ip_address(text))
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            moment = None
-        if moment is None or moment.tzinfo is None:
+        result = CONVERSIONS[node.function](text)
+        if result is None:
             raise self.error(node, f"`{text[:40]}` can't be read", f"write {FUNCTIONS[node.function].usage}")
-        return Constant(kind, moment)
+        return Apply(kind, node.function, (argument,)) if result is KEPT else Constant(kind, result)
 
 
 def _conversion(expected: ValueType) -> str:

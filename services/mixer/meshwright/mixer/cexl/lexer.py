@@ -14,7 +14,7 @@ _TOKEN = re.compile(
     r"""
     (?P<space>\s+)
   | (?P<number>(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?)
-  | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
+  | (?P<name>\$?[A-Za-z_][A-Za-z0-9_]*)
   | (?P<text>"(?:[^"\\\n]|\\.)*"|`[^`]*`)
   | (?P<operator>\|\||&&|==|!=|<=|>=|[-<>|+!.,()\[\]])
     """,
@@ -24,6 +24,7 @@ _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}
 _PLAIN_ESCAPES = {
     "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"', "'": "'",
 }  # fmt: skip
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,11 @@ class Token:
     kind: str
     text: str
     position: int
+
+
+def is_name(text: str) -> bool:
+    """Whether expressions can read an attribute of this name."""
+    return _NAME.fullmatch(text) is not None and text not in ("true", "false")
 
 
 def tokenize(source: str) -> list[Token]:

@@ -75,7 +75,7 @@ class _Parser:
             token = self.take()
             self.count(token)
             precedence = _PRECEDENCE[token.text]
-            if precedence == _COMPARISON and compared:
+            if precedence == _COMPARISON and compared and token.text not in ("==", "!="):
                 raise self.error(token, "chained comparison", "join two comparisons with `&&`")
             compared = precedence == _COMPARISON
             right = self.binary(precedence + 1)

@@ -29,6 +29,15 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """Reads one field of what an adapter puts out for `owner`: an action of a rule, or a generator's instance."""
+
+    type: ValueType
+    owner: str
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lookup:
     """Reads one key of a STRING_MAP; an absent key is like an absent attribute."""
 
@@ -46,4 +55,4 @@ class Apply:
     arguments: tuple[Expression, ...]
 
 
-Expression = Constant | Attribute | Lookup | Apply
+Expression = Constant | Attribute | Output | Lookup | Apply

@@ -46,20 +46,35 @@ _PLATFORM: dict[ValueType, str] = {
     ValueType.STRING_MAP: "source.labels source.metadata destination.labels destination.metadata",
 }
 
-# What Meshwright adds: the connection that nsmgr asks about, and what the record pipeline knows of a record.
+# Where Mixer has no name for what Envoy tells: the names of Envoy's own attributes.
+_ENVOY: dict[ValueType, str] = {
+    ValueType.STRING: """
+        request.query request.protocol request.body response.code_details connection.tls_version
+        connection.termination_details connection.transport_failure_reason upstream.address
+        upstream.transport_failure_reason xds.cluster_name xds.route_name
+    """,
+    ValueType.INT64: "upstream.request_attempt_count",
+    ValueType.STRING_MAP: "response.trailers context.metadata xds.route_metadata",
+}
+
+# What Meshwright adds: the connection that nsmgr asks about, what the record pipeline knows of a record, and what rate
+# limit requests, OpenTelemetry's messages and records of decided requests have besides.
 _MESHWRIGHT: dict[ValueType, str] = {
     ValueType.STRING: """
         networkservice.name networkservice.endpoint networkservice.mechanism
         meshwright.record.id meshwright.trace.id meshwright.span.id
+        check.decision_id check.rule ratelimit.domain
+        otlp.signal otlp.item otlp.name otlp.severity otlp.body
     """,
+    ValueType.INT64: "ratelimit.hits",
     ValueType.BOOL: "meshwright.redelivered",
-    ValueType.STRING_MAP: "networkservice.labels",
+    ValueType.STRING_MAP: "networkservice.labels ratelimit.descriptor otlp.attributes",
 }
 
 STANDARD: Mapping[str, ValueType] = MappingProxyType(
     {
         name: value_type
-        for table in (_PROXY, _PLATFORM, _MESHWRIGHT)
+        for table in (_PROXY, _PLATFORM, _ENVOY, _MESHWRIGHT)
         for value_type, names in table.items()
         for name in names.split()
     }

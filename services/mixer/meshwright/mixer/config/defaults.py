@@ -1,12 +1,14 @@
 """The configuration that exists when `--otlp` is given: every reported record becomes OpenTelemetry logs and metrics.
 
-They are ordinary documents of namespace meshwright-system; one that the user applies under the same name replaces ours.
+They are ordinary documents of the namespace whose rules apply everywhere; one that the user applies under the same name
+replaces ours.
 Metrics and labels are named as Istio's standard metrics, log attributes as in OpenTelemetry's semantic conventions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from meshwright.core.config import objects
@@ -14,7 +16,7 @@ from meshwright.mixer.cexl import ValueType, compile_expression
 from meshwright.mixer.config.documents import identity_of
 from meshwright.mixer.config.violation import API_VERSION
 
-NAMESPACE = "meshwright-system"
+SOURCE = "built in"
 
 
 _INBOUND = '(context.reporter.kind | "inbound") == "inbound"'
@@ -111,37 +113,49 @@ def _metric(value: str, dimensions: Mapping[str, str]) -> dict[str, Any]:
     return {"compiledTemplate": "metric", "params": {"value": value, "dimensions": dimensions}}
 
 
-def _built_in(kind: str, name: str, spec: Mapping[str, Any]) -> objects.Object:
-    metadata = {"namespace": NAMESPACE, "name": name}
+def _built_in(namespace: str, kind: str, name: str, spec: Mapping[str, Any]) -> objects.Object:
+    metadata = {"namespace": namespace, "name": name}
     document = {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
-    return objects.from_document(document, "built in")
+    return objects.from_document(document, SOURCE)
 
 
 def _rule(match: str, *instances: str) -> dict[str, Any]:
     return {"match": match, "actions": [{"handler": "opentelemetry", "instances": [*instances]}]}
 
 
+_HAS_ENDED = '(connection.event | "close") == "close"'
+_IS_REPORTED = '(otlp.signal | "") == ""'
+_IS_REQUEST = f'(context.protocol | "http") != "tcp" && {_IS_REPORTED}'
 _LOG_ENTRY = {
     "variables": {name: _always(source) for name, source in _LOG.items()},
     "timestamp": 'request.time | context.time | context.timestamp | timestamp("1970-01-01T00:00:00Z")',
     "severity": 'conditional((response.code | 0) >= 500, "error", "info")',
 }
-_DOCUMENTS = (
-    _built_in("handler", "opentelemetry", {"compiledAdapter": "opentelemetry", "params": {"metrics": _METRICS}}),
-    _built_in("instance", "accesslog", {"compiledTemplate": "logentry", "params": _LOG_ENTRY}),
-    _built_in("instance", "requestcount", _metric("1", _REQUEST)),
-    _built_in("instance", "requestduration", _metric('response.duration | "0s"', _REQUEST)),
-    _built_in("instance", "connectioncount", _metric("1", _DIMENSIONS)),
-    _built_in(
+_DOCUMENTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+    ("handler", "opentelemetry", {"compiledAdapter": "opentelemetry", "params": {"metrics": _METRICS}}),
+    ("instance", "accesslog", {"compiledTemplate": "logentry", "params": _LOG_ENTRY}),
+    ("instance", "requestcount", _metric("1", _REQUEST)),
+    ("instance", "requestduration", _metric('response.duration | "0s"', _REQUEST)),
+    ("instance", "connectioncount", _metric("1", _DIMENSIONS)),
+    ("instance", "telemetry", {"compiledTemplate": "otlp"}),
+    # What is logged of a stream or connection while it lasts is a line of the log; it counts when it has ended.
+    (
         "rule",
         "telemetry-http",
-        _rule('(context.protocol | "http") != "tcp"', "accesslog", "requestcount", "requestduration"),
+        _rule(f"{_IS_REQUEST} && {_HAS_ENDED}", "accesslog", "requestcount", "requestduration"),
     ),
-    _built_in("rule", "telemetry-tcp", _rule('context.protocol == "tcp"', "accesslog", "connectioncount")),
+    ("rule", "telemetry-tcp", _rule(f'context.protocol == "tcp" && {_HAS_ENDED}', "accesslog", "connectioncount")),
+    ("rule", "telemetry-open", _rule(f'{_IS_REPORTED} && (connection.event | "close") != "close"', "accesslog")),
+    ("rule", "telemetry-otlp", _rule('context.protocol == "otlp"', "telemetry")),
 )
 
 
-def documents(given: Iterable[objects.Object]) -> list[objects.Object]:
-    """The built-in documents that none of `given` replaces."""
+@cache
+def _all(namespace: str) -> tuple[objects.Object, ...]:
+    return tuple(_built_in(namespace, *each) for each in _DOCUMENTS)
+
+
+def documents(given: Iterable[objects.Object], namespace: str) -> list[objects.Object]:
+    """The built-in documents, in the namespace whose rules apply everywhere, that none of `given` replaces."""
     taken = {identity_of(each) for each in given if each.api_version == API_VERSION}
-    return [each for each in _DOCUMENTS if identity_of(each) not in taken]
+    return [each for each in _all(namespace) if identity_of(each) not in taken]

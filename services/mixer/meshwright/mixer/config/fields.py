@@ -36,11 +36,19 @@ def _some_text(value: str) -> str:
     return value
 
 
+def _text_or_none(value: Any) -> Any:
+    value = _expression(value)
+    return None if isinstance(value, str) and not value.strip() else value
+
+
 Nanoseconds = Annotated[int, BeforeValidator(_duration)]
 """A duration, written as "5s"; kept in nanoseconds."""
 
 ExpressionText = Annotated[str, BeforeValidator(_expression), AfterValidator(_some_text)]
 """An expression of CEXL as it was written; it is compiled with the rest of the policy."""
+
+OptionalExpression = Annotated[str | None, BeforeValidator(_text_or_none)]
+"""As before, but empty text counts as left out: so it does in the original."""
 
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]

@@ -7,32 +7,62 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from meshwright.mixer.config.documents import Documents
-from meshwright.mixer.config.violation import Identity, PolicyError, Violation
+from meshwright.mixer.config.violation import Identity, Violation
 
 _PLACE = re.compile(r"(?:compiled policy refused: )?(?P<list>\w+)\[(?P<index>\d+)\](?P<rest>.*)", re.DOTALL)
 _FIELDS = {"instances": "spec.params", "handlers": "spec.params", "rules": "spec"}
 
 
 class Places:
-    """For each list of the policy, the violations that its parts would be, without their message."""
+    """For each list of the policy, whose its parts are.
 
-    def __init__(self) -> None:
-        self._lists: dict[str, list[Violation]] = defaultdict(list)
+    `arguments` are those of the policy's nodes, which documents share: whoever uses one that is refused is at fault.
+    """
 
-    def add(self, name: str, identity: Identity, found: Documents, field: str = "") -> int:
+    def __init__(self, found: Documents, arguments: Sequence[Iterable[int]] = ()) -> None:
+        self._found = found
+        self._lists: dict[str, list[Identity]] = defaultdict(list)
+        self._arguments = arguments
+        self.roots: list[tuple[int, Identity, str]] = []
+        """The nodes that are whole expressions, with their documents and fields."""
+
+    def add(self, name: str, identity: Identity) -> int:
         """Note that the list's next part comes from `identity`; return the part's index."""
         known = self._lists[name]
-        known.append(Violation(identity, field or _FIELDS[name], "", found.sources.get(identity, "")))
+        known.append(identity)
         return len(known) - 1
 
-    def explain(self, refusal: str) -> PolicyError | None:
-        """The engine's refusal as a violation of a document; None when it names none of ours."""
+    def explain(self, refusal: str) -> list[Violation]:
+        """The engine's refusal as violations of documents; none when it names no part of ours."""
         match = _PLACE.match(refusal)
-        known = self._lists.get(match["list"], []) if match else []
-        if match is None or int(match["index"]) >= len(known):
-            return None
-        place = known[int(match["index"])]
+        if match is None:
+            return []
+        index = int(match["index"])
         reason = match["rest"].partition(": ")[2] or match["rest"]
-        return PolicyError([Violation(place.object, place.field, reason, place.source)])
+        if match["list"] == "nodes":
+            using = self._using(index)
+            places = [(identity, field) for node, identity, field in self.roots if node in using]
+        else:
+            name = match["list"]
+            places = [(identity, _FIELDS[name]) for identity in self._lists.get(name, [])[index : index + 1]]
+        return [
+            Violation(*self._found.blamed(identity, field), reason, self._found.sources.get(identity, ""))
+            for identity, field in places
+        ]
+
+    @staticmethod
+    def is_node(refusal: str) -> bool:
+        """Whether the engine refuses an expression."""
+        match = _PLACE.match(refusal)
+        return match is not None and match["list"] == "nodes"
+
+    def _using(self, node: int) -> set[int]:
+        """The node and all nodes above it; arguments come before who uses them."""
+        using = {node}
+        for above in range(node + 1, len(self._arguments)):
+            if not using.isdisjoint(self._arguments[above]):
+                using.add(above)
+        return using

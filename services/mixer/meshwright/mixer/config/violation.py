@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pydantic
 
 from meshwright.core.errors import ConfigError
 
 API_VERSION = "config.istio.io/v1alpha2"
+RBAC_API_VERSION = "rbac.istio.io/v1alpha1"
 _SHOWN = 5  # violations in an error's text; a program reads all of them
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Identity:
-    """Which object: `namespace` and `name` within a kind (rule, handler or instance)."""
+class Identity(NamedTuple):
+    """Which object: `namespace` and `name` within a kind (rule, handler, instance, …)."""
 
     kind: str
     namespace: str
@@ -27,12 +28,16 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One fault; `field` is a path in the document such as ``spec.actions[0].handler``."""
+    """One fault; `field` is a path in the document such as ``spec.actions[0].handler``.
+
+    With a `cause` it is no fault of the document's own: it can't do without another that was left out.
+    """
 
     object: Identity
     field: str
     message: str
     source: str = ""
+    cause: Identity | None = None
 
     def __str__(self) -> str:
         where = f"{self.source}: " if self.source else ""
@@ -40,7 +45,7 @@ class Violation:
 
 
 class PolicyError(ConfigError):
-    """Configuration that doesn't compile; `violations` has every fault that was found, not just the first."""
+    """Documents with faults; `violations` has every fault that was found, not just the first."""
 
     def __init__(self, violations: Sequence[Violation]) -> None:
         self.violations = tuple(violations)

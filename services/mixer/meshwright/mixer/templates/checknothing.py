@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from meshwright.mixer.config.fields import Model
 from meshwright.mixer.templates.template import Template, Variety
 
-
-class CheckNothing(Model):
-    """No parameters."""
-
-
-TEMPLATE = Template("checknothing", Variety.CHECK, CheckNothing, lambda _: [])
+TEMPLATE = Template("checknothing", Variety.CHECK)

@@ -1,0 +1,1 @@
+"""How people write policy: the kind Policy, what it becomes, and tests of it. Pure: no servers, no store."""
