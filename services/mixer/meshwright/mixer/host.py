@@ -1,4 +1,4 @@
-"""What mixer lends to adapters (meshwright.mixer.adapter.v1.Host)."""
+"""What mixer has to lend to adapters; each handler gets it through an environment of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class MixerHost:
     """Lends mixer's identity; without one, only collectors on this machine can be reached."""
 
     otlp: str | None
-    instance: str
+    replica: str
     identity: IdentitySource | None
     trust_domain: str
 

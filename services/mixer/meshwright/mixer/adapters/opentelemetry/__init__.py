@@ -1,4 +1,4 @@
-"""Adapter `opentelemetry`: log entries and metrics to an OTLP collector, over mutual TLS.
+"""Adapter `opentelemetry`: log entries, metrics and spans to an OTLP collector, over mutual TLS.
 
 Metrics are sent as deltas of one batch, so nothing is kept between batches and a batch is either exported or comes
 again. What may have been exported before carries `meshwright.redelivered=true`.

@@ -44,6 +44,6 @@ class Parameters(_Model):
         None
     )
     timeout_seconds: Annotated[
-        float, Field(gt=0, le=3.5, description="Deadline of one export, of which a batch has two at most.")
-    ] = 3.0
+        float, Field(gt=0, le=2.5, description="Deadline of one export, of which a batch has three at most.")
+    ] = 2.0
     metrics: Annotated[list[MetricDefinition], Field(max_length=1000)] = Field(default_factory=list)
