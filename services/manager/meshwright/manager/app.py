@@ -147,7 +147,7 @@ async def _inject(settings: ManagerSettings, own: service.Service, state: health
     options = Options(
         settings.sidecar_image, settings.sidecar_pull_policy, settings.trust_domain, settings.platform_namespace
     )
-    served = await own.stack.enter_async_context(webhook.Webhook(str(settings.webhook), own.identity, options))
+    served = await own.stack.enter_async_context(webhook.webhook(str(settings.webhook), own.identity, options))
     _log.info("webhook_serving", address=served.address)
     if settings.webhook_configuration:
         api = await own.stack.enter_async_context(kubernetes.Api(kubernetes.in_cluster()))

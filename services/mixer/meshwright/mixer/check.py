@@ -1,6 +1,7 @@
-"""A client's view of istio.mixer.v1 Check: attributes as people write them, and the answer as people read it.
+"""A client's view of istio.mixer.v1: attributes as people write them, and the answer as people read it.
 
-The `meshwright` command mounts it as `mixer check`; it needs neither the servers nor the native module.
+The `meshwright` command mounts it as `mixer check`, `quota` and `report`; it needs neither the servers nor the native
+module.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
 
-from meshwright.api.istio.mixer.v1 import attributes_pb2, mixer_pb2
+from meshwright.api.istio.mixer.v1 import mixer_pb2
 from meshwright.core.errors import ConfigError
 from meshwright.mixer.cexl.durations import parse_duration
+from meshwright.mixer.client import encoding
+from meshwright.mixer.client.encoding import Attributes, AttributeValue
 
 TYPES = ("string", "int64", "double", "bool", "bytes", "timestamp", "duration", "string_map", "ip")
-AttributeValue = str | int | float | bool | bytes | datetime | timedelta | dict[str, str]
 
 
 def parse_attribute(text: str, kind: str | None = None) -> tuple[str, AttributeValue]:
@@ -53,33 +55,8 @@ def request(
     Without a deduplication id it gets one of its own: Mixer takes the empty one for an id like any other, and answers a
     second call with the first one's grant.
     """
-    words: dict[str, int] = {}
-
-    def word(text: str) -> int:
-        return -words.setdefault(text, len(words)) - 1
-
-    compressed = attributes_pb2.CompressedAttributes()
-    for name, value in attributes.items():
-        index = word(name)
-        match value:
-            case bool():
-                compressed.bools[index] = value
-            case int():
-                compressed.int64s[index] = value
-            case float():
-                compressed.doubles[index] = value
-            case str():
-                compressed.strings[index] = word(value)
-            case bytes():
-                compressed.bytes[index] = value
-            case datetime():
-                compressed.timestamps[index].FromDatetime(value)
-            case timedelta():
-                compressed.durations[index].FromTimedelta(value)
-            case dict():
-                entries = compressed.string_maps[index].entries
-                for key, text in value.items():
-                    entries[word(key)] = word(text)
+    words = encoding.Words()
+    compressed = encoding.compress(attributes, words)
     compressed.words.extend(words)
     message = mixer_pb2.CheckRequest(attributes=compressed, deduplication_id=deduplication_id or uuid.uuid4().hex)
     for name, amount in (quotas or {}).items():
@@ -94,6 +71,25 @@ async def check(channel: Any, message: mixer_pb2.CheckRequest, timeout: float = 
 
     response: mixer_pb2.CheckResponse = await mixer_pb2_grpc.MixerStub(channel).Check(message, timeout=timeout)
     return response
+
+
+def report_request(attributes: Attributes, records: int = 1) -> mixer_pb2.ReportRequest:
+    """A Report of so many equal records, every word in the message's own list."""
+    words = encoding.Words()
+    record = encoding.compress(attributes, words)
+    message = mixer_pb2.ReportRequest(
+        attributes=records * [record],
+        repeated_attributes_semantics=mixer_pb2.ReportRequest.INDEPENDENT_ENCODING,
+    )
+    message.default_words.extend(words)
+    return message
+
+
+async def report(channel: Any, message: mixer_pb2.ReportRequest, timeout: float = 5.0) -> None:
+    """Send a Report over a channel of meshwright.core.grpc."""
+    from meshwright.api.istio.mixer.v1 import mixer_pb2_grpc
+
+    await mixer_pb2_grpc.MixerStub(channel).Report(message, timeout=timeout)
 
 
 def describe(response: mixer_pb2.CheckResponse) -> dict[str, Any]:

@@ -1,141 +1,262 @@
-"""The commands that `meshwright mixer` has: a policy question from the command line, sent as a real Check.
+"""The commands `meshwright mixer check`, `quota` and `report`: real calls of istio.mixer.v1 from the command line.
 
-Ends with status 0 when the request may pass and all its quota was granted, 1 when not.
+They end with status 0 when every request may pass and all its quota was granted, 1 when not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+from meshwright.mixer import arguments, introspection_cli
 
-_REFUSED, _USAGE, _UNAVAILABLE = 1, 64, 69
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+introspection_cli.add_to(app)
+
+_REFUSED, _UNAVAILABLE = 1, 69
 
 
 @app.callback()
 def _group() -> None:
-    """Ask mixer for decisions."""
-
-
-Given = Annotated[list[str] | None, typer.Option("-a", "--attribute", help="name=value, the type guessed.")]
-Strings = Annotated[list[str] | None, typer.Option("-s", "--string", help="name=text")]
-Integers = Annotated[list[str] | None, typer.Option("-i", "--int64", help="name=whole number")]
-Booleans = Annotated[list[str] | None, typer.Option("-b", "--bool", help="name=true or name=false")]
-Doubles = Annotated[list[str] | None, typer.Option("-d", "--double", help="name=number")]
-Addresses = Annotated[list[str] | None, typer.Option("--ip", help="name=address")]
-Durations = Annotated[list[str] | None, typer.Option("--duration", help="name=duration, such as 1.5s")]
-Timestamps = Annotated[list[str] | None, typer.Option("--timestamp", help="name=moment in RFC 3339")]
-Maps = Annotated[list[str] | None, typer.Option("--string-map", help="name=key:value,key:value")]
-Quotas = Annotated[list[str] | None, typer.Option("-q", "--quota", help="name=amount of a quota to ask for")]
-BestEffort = Annotated[bool, typer.Option("--best-effort", help="Take what is left of a quota if less than asked.")]
-Deduplication = Annotated[
-    str | None, typer.Option("--deduplication-id", help="The same id again is charged once. Default: a new one.")
-]
-Address = Annotated[str, typer.Option(envvar="MESHWRIGHT_MIXER", help="Mixer's address: host:port or unix:/path.")]
-Identity = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="MESHWRIGHT_IDENTITY",
-        help="Folder with cert.pem, key.pem and ca.pem. Default: pki/admin of the data directory.",
-    ),
-]
-Plain = Annotated[bool, typer.Option("--insecure-loopback", help="Plain text, to a mixer that serves it.")]
-Timeout = Annotated[float, typer.Option(min=0.001, max=600, help="Seconds to wait for the answer.")]
-Output = Annotated[str, typer.Option("-o", "--output", help="table or json")]
+    """Ask mixer for decisions, and report to it."""
 
 
 @app.command("check")
 def check_command(
-    attribute: Given = None,
-    string: Strings = None,
-    int64: Integers = None,
-    boolean: Booleans = None,
-    double: Doubles = None,
-    ip: Addresses = None,
-    duration: Durations = None,
-    timestamp: Timestamps = None,
-    string_map: Maps = None,
-    quota: Quotas = None,
-    best_effort: BestEffort = False,
-    deduplication_id: Deduplication = None,
-    address: Address = "127.0.0.1:9091",
-    identity: Identity = None,
-    insecure_loopback: Plain = False,
-    timeout: Timeout = 5.0,
-    output: Output = "table",
+    attribute: arguments.Given = None,
+    string: arguments.Strings = None,
+    int64: arguments.Integers = None,
+    boolean: arguments.Booleans = None,
+    double: arguments.Doubles = None,
+    bytes_: arguments.Bytes = None,
+    ip: arguments.Addresses = None,
+    duration: arguments.Durations = None,
+    timestamp: arguments.Timestamps = None,
+    string_map: arguments.Maps = None,
+    quota: arguments.Quotas = None,
+    best_effort: arguments.BestEffort = False,
+    deduplication_id: arguments.Deduplication = None,
+    repeat: arguments.Repeat = 1,
+    concurrency: arguments.Concurrency = 1,
+    rate: arguments.Rate = None,
+    address: arguments.Address = "127.0.0.1:9091",
+    identity: arguments.Identity = None,
+    insecure_loopback: arguments.Plain = False,
+    timeout: arguments.Timeout = 5.0,
+    output: arguments.Output = "table",
+    json_: arguments.Json = False,
 ) -> None:
     """Ask whether a request with these attributes may pass, and charge its quotas."""
-    from meshwright.core.errors import ConfigError
+    given = arguments.attributes(
+        attribute, string, int64, boolean, double, bytes_, ip, duration, timestamp, string_map
+    )  # fmt: skip
+    _check(
+        "check", given, arguments.quotas(quota or []), best_effort, deduplication_id,
+        _Way(address, arguments.folder(identity, insecure_loopback), timeout, repeat, concurrency, rate),
+        arguments.is_json(output, json_),
+    )  # fmt: skip
+
+
+@app.command("quota")
+def quota_command(
+    wanted: arguments.Wanted,
+    attribute: arguments.Given = None,
+    string: arguments.Strings = None,
+    int64: arguments.Integers = None,
+    boolean: arguments.Booleans = None,
+    double: arguments.Doubles = None,
+    bytes_: arguments.Bytes = None,
+    ip: arguments.Addresses = None,
+    duration: arguments.Durations = None,
+    timestamp: arguments.Timestamps = None,
+    string_map: arguments.Maps = None,
+    best_effort: arguments.BestEffort = False,
+    deduplication_id: arguments.Deduplication = None,
+    repeat: arguments.Repeat = 1,
+    concurrency: arguments.Concurrency = 1,
+    rate: arguments.Rate = None,
+    address: arguments.Address = "127.0.0.1:9091",
+    identity: arguments.Identity = None,
+    insecure_loopback: arguments.Plain = False,
+    timeout: arguments.Timeout = 5.0,
+    output: arguments.Output = "table",
+    json_: arguments.Json = False,
+) -> None:
+    """Charge quotas for a request with these attributes; nothing is charged when it may not pass."""
+    given = arguments.attributes(
+        attribute, string, int64, boolean, double, bytes_, ip, duration, timestamp, string_map
+    )  # fmt: skip
+    _check(
+        "quota", given, arguments.quotas(wanted), best_effort, deduplication_id,
+        _Way(address, arguments.folder(identity, insecure_loopback), timeout, repeat, concurrency, rate),
+        arguments.is_json(output, json_),
+    )  # fmt: skip
+
+
+@app.command("report")
+def report_command(
+    attribute: arguments.Given = None,
+    string: arguments.Strings = None,
+    int64: arguments.Integers = None,
+    boolean: arguments.Booleans = None,
+    double: arguments.Doubles = None,
+    bytes_: arguments.Bytes = None,
+    ip: arguments.Addresses = None,
+    duration: arguments.Durations = None,
+    timestamp: arguments.Timestamps = None,
+    string_map: arguments.Maps = None,
+    report_batch_size: arguments.BatchSize = 1,
+    repeat: arguments.Repeat = 1,
+    concurrency: arguments.Concurrency = 1,
+    rate: arguments.Rate = None,
+    address: arguments.Address = "127.0.0.1:9091",
+    identity: arguments.Identity = None,
+    insecure_loopback: arguments.Plain = False,
+    timeout: arguments.Timeout = 5.0,
+    output: arguments.Output = "table",
+    json_: arguments.Json = False,
+) -> None:
+    """Report records with these attributes, `--repeat` batches of `--report-batch-size` each."""
     from meshwright.mixer import check
 
-    if output not in ("table", "json"):
-        _fail(_USAGE, f"--output: {output!r} is unknown: use table or json")
-    typed = {
-        None: attribute, "string": string, "int64": int64, "bool": boolean, "double": double, "ip": ip,
-        "duration": duration, "timestamp": timestamp, "string_map": string_map,
-    }  # fmt: skip
-    try:
-        attributes = dict(check.parse_attribute(text, kind) for kind, texts in typed.items() for text in texts or ())
-        quotas = dict(check.parse_quota(text) for text in quota or ())
-    except ConfigError as error:
-        _fail(_USAGE, str(error))
-    message = check.request(attributes, quotas, best_effort=best_effort, deduplication_id=deduplication_id)
-    folder = None if insecure_loopback else identity or _admin_identity()
-    answer = asyncio.run(_ask(address, folder, message, timeout))
-    typer.echo(json.dumps(answer, indent=2) if output == "json" else _table(answer))
-    granted = all(answer["quotas"].get(name, {}).get("granted", 0) >= amount for name, amount in quotas.items())
-    raise typer.Exit(0 if answer["code"] == 0 and (granted or best_effort) else _REFUSED)
+    given = arguments.attributes(
+        attribute, string, int64, boolean, double, bytes_, ip, duration, timestamp, string_map
+    )  # fmt: skip
+    message = check.report_request(given, report_batch_size)
+    is_json = arguments.is_json(output, json_)
+    way = _Way(
+        address,
+        arguments.folder(identity, insecure_loopback),
+        timeout,
+        repeat,
+        concurrency,
+        rate,
+    )
+
+    async def call(channel: Any) -> None:
+        await check.report(channel, message, timeout)
+
+    answer = way.go("report", call)
+    answer["records"] = answer["calls"] * report_batch_size
+    text = f"reported    {answer['records']} records\n{_timing(answer)}"
+    typer.echo(json.dumps(answer, indent=2) if is_json else text)
 
 
-def _admin_identity() -> Path:
-    """Where `meshwright up` puts the command line's identity."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(os.environ.get("MESHWRIGHT_DATA") or Path(state) / "meshwright") / "pki" / "admin"
-
-
-async def _ask(address: str, folder: Path | None, message: Any, timeout: float) -> dict[str, Any]:
-    import grpc
-
-    from meshwright.core import errors
-    from meshwright.core.grpc import Channel
-    from meshwright.core.identity import FileIdentity, part_id
+def _check(
+    command: str,
+    attributes: Mapping[str, Any],
+    quotas: Mapping[str, int],
+    best_effort: bool,
+    deduplication_id: str | None,
+    way: _Way,
+    is_json: bool,
+) -> None:
     from meshwright.mixer import check
 
-    try:
-        source = FileIdentity(folder) if folder else None
-        peer = part_id(source.current().trust_domain, "mixer") if source else None
-        async with Channel(address, source, peer=peer) as channel:
-            return check.describe(await check.check(channel, message, timeout))
-    except errors.ConfigError as error:
-        _fail(_USAGE, str(error))
-    except grpc.aio.AioRpcError as error:
-        away = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-        remedy = f" (is mixer running at {address}?)" if away else ""
-        _fail(_UNAVAILABLE if away else _REFUSED, f"{error.code().name}: {error.details()}{remedy}")
+    answers: list[dict[str, Any]] = []
+    codes: Counter[int] = Counter()
+    granted: Counter[str] = Counter()
+    refused = 0
+
+    async def call(channel: Any) -> None:
+        nonlocal refused
+        message = check.request(attributes, quotas, best_effort=best_effort, deduplication_id=deduplication_id)
+        answer = check.describe(await check.check(channel, message, way.timeout))
+        got = {name: answer["quotas"].get(name, {}).get("granted", 0) for name in quotas}
+        # A release gives back what was taken, which may be less.
+        is_full = best_effort or all(got[name] >= amount for name, amount in quotas.items())
+        refused += answer["code"] != 0 or not is_full
+        codes[answer["code"]] += 1
+        granted.update(got)
+        answers[:] = [answer]
+
+    timing = way.go(command, call)
+    answer = answers[0]
+    if way.repeat > 1:
+        answer |= {
+            "repeated": timing,
+            "codes": {_code(code): count for code, count in sorted(codes.items())},
+            "granted": dict(granted),
+        }
+    if is_json:
+        typer.echo(json.dumps(answer, indent=2))
+    else:
+        typer.echo(_table(answer, quotas))
+    raise typer.Exit(_REFUSED if refused else 0)
 
 
-def _fail(status: int, reason: str) -> NoReturn:
-    typer.echo(f"meshwright mixer check: {reason}", err=True)
-    raise typer.Exit(status)
+class _Way:
+    """How to reach mixer, and how often."""
+
+    def __init__(
+        self, address: str, folder: Path | None, timeout: float, repeat: int, concurrency: int, rate: float | None
+    ) -> None:
+        self.address, self.folder, self.timeout = address, folder, timeout
+        self.repeat, self.concurrency, self.rate = repeat, concurrency, rate
+
+    def go(self, command: str, call: Callable[[Any], Awaitable[None]]) -> dict[str, Any]:
+        """Make the calls; a failure ends the process."""
+        return asyncio.run(self._go(command, call))
+
+    async def _go(self, command: str, call: Callable[[Any], Awaitable[None]]) -> dict[str, Any]:
+        import grpc
+
+        from meshwright.core import errors
+        from meshwright.core.grpc import Channel
+        from meshwright.core.identity import FileIdentity, part_id
+        from meshwright.mixer import repetition
+
+        try:
+            source = FileIdentity(self.folder) if self.folder else None
+            peer = part_id(source.current().trust_domain, "mixer") if source else None
+            async with Channel(self.address, source, peer=peer) as channel:
+                outcome = await repetition.repeat(
+                    lambda: call(channel), times=self.repeat, concurrency=self.concurrency, rate=self.rate
+                )
+                return outcome.describe()
+        except errors.ConfigError as error:
+            arguments.fail(arguments.USAGE, str(error), command)
+        except grpc.aio.AioRpcError as error:
+            away = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            remedy = f" (is mixer running at {self.address}?)" if away else ""
+            reason = f"{error.code().name}: {error.details()}{remedy}"
+            arguments.fail(_UNAVAILABLE if away else _REFUSED, reason, command)
 
 
-def _table(answer: dict[str, Any]) -> str:
+def _code(code: int) -> str:
     import grpc
 
-    names = {code.value[0]: code.name for code in grpc.StatusCode}
-    status = names.get(answer["code"], str(answer["code"]))
+    names: dict[int, str] = {each.value[0]: each.name for each in grpc.StatusCode}
+    return names.get(code, str(code))
+
+
+def _table(answer: dict[str, Any], quotas: Mapping[str, int]) -> str:
     lines = [
-        f"status      {status}" + (f": {answer['message']}" if answer["message"] else ""),
+        f"status      {_code(answer['code'])}" + (f": {answer['message']}" if answer["message"] else ""),
         f"valid for   {answer['valid_seconds']:g} s, {answer['valid_uses']} uses",
+        *(f"referenced  {each['attribute']} ({each['condition']})" for each in answer["referenced"]),
     ]
-    for name, each in answer["quotas"].items():
-        error = f", {each['error']}" if "error" in each else ""
-        lines.append(f"quota       {name}: granted {each['granted']}, valid for {each['valid']:g} s{error}")
-    lines += [f"referenced  {each['attribute']} ({each['condition']})" for each in answer["referenced"]]
+    if answer["quotas"]:
+        width = max(5, *map(len, answer["quotas"]))
+        lines += ["", f"{'QUOTA':{width}}  {'ASKED':>8}  {'GRANTED':>8}  VALID FOR"]
+        for name, each in answer["quotas"].items():
+            error = f"  {each['error']}" if "error" in each else ""
+            lines.append(f"{name:{width}}  {quotas.get(name, 0):>8}  {each['granted']:>8}  {each['valid']:g} s{error}")
+    if repeated := answer.get("repeated"):
+        codes = ", ".join(f"{count} × {code}" for code, count in answer["codes"].items())
+        lines += ["", f"answers     {codes}"]
+        lines += [f"granted     {name}: {amount} in all" for name, amount in answer["granted"].items()]
+        lines.append(_timing(repeated))
     return "\n".join(lines)
+
+
+def _timing(timing: dict[str, Any]) -> str:
+    spread = ", ".join(f"{name} {value:g}" for name, value in timing["milliseconds"].items())
+    rate = f"{timing['calls_per_second']:g} a second"
+    return f"calls       {timing['calls']} in {timing['seconds']:g} s, {rate}\nms          {spread}"

@@ -13,7 +13,7 @@ class MixerSettings(ServiceSettings):
     """Settings of one mixer replica."""
 
     part: ClassVar[str] = "mixer"
-    summary: ClassVar[str] = "Policy, quota and telemetry: istio.mixer.v1, Envoy ext_authz and access logs."
+    summary: ClassVar[str] = "Policy, quota and telemetry: istio.mixer.v1, ext_authz, rate limits, access logs, OTLP."
 
     listen: str = Field("127.0.0.1:9091", description="Address of the gRPC listener: host:port or unix:/path.")
     replica: str | None = Field(
@@ -29,17 +29,42 @@ class MixerSettings(ServiceSettings):
         description="Seconds after which a replica that died stops owning quotas; the store's lease. "
         "Short, because its quotas aren't held across replicas meanwhile.",
     )
+    global_namespace: str = Field(
+        "meshwright-system",
+        min_length=1,
+        max_length=63,
+        description="Namespace whose rules apply to every request; the original's configDefaultNamespace.",
+    )
+    max_validity: float = Field(
+        1.0,
+        ge=0,
+        le=3600,
+        description="Seconds for which callers may keep an answer, at most: a new rule acts everywhere within "
+        "this time. Shorter costs calls, longer is what handlers say. 0: no limit.",
+    )
     record_bytes: int = Field(
         512 << 20,
         ge=1 << 20,
         description="Bytes of records that the work queue keeps while adapters can't take them; "
-        "when it is full, records wait in the engine and then in the proxies.",
+        "when it is full, records wait in mixer (64 MiB), then reports are refused and proxies keep their access logs.",
+    )
+    record_replicas: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description="NATS servers that keep each record: 3 survive the loss of one, and a power cut without "
+        "`sync_interval: always`.",
     )
     batch_records: int = Field(
         512, ge=1, le=10_000, description="Records that adapters get at once, at most: one export's size."
     )
     batch_seconds: float = Field(
         0.2, ge=0.001, le=10, description="Seconds that a record waits for others to fill its batch."
+    )
+    rate_limit_headers: bool = Field(
+        False,
+        description="Whether the rate limit service's answers carry RateLimit-Limit, -Remaining and -Reset for the "
+        "response; off, because Envoy can write its own (enable_x_ratelimit_headers).",
     )
     drain_seconds: float = Field(
         5.0, ge=0, le=60, description="Seconds that a stopping mixer takes to store and export what it still has."

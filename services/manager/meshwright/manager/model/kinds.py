@@ -6,6 +6,7 @@ Kinds without a schema here belong to another service, which the manager asks be
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from meshwright.manager.smi.traffic_split import TrafficSplit
 class Foreign(Document):
     """An object that another service understands: only its name and place are judged here."""
 
-    spec: dict[str, Any]
+    spec: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,9 @@ class Kind:
     def plural(self) -> str:
         """The name of this kind in the paths of a Kubernetes API server."""
         name = self.name.lower()
-        return f"{name.removesuffix('y')}ies" if name.endswith("y") else f"{name}s"
+        if name.endswith("y") and name[-2] not in "aeiou":
+            return f"{name.removesuffix('y')}ies"
+        return f"{name}es" if name.endswith(("s", "ch")) else f"{name}s"
 
 
 NAMESPACE = Kind("v1", "Namespace", Namespace, namespaced=False)
@@ -48,13 +51,38 @@ WORKLOAD_ENTRY = Kind("networking.istio.io/v1beta1", "WorkloadEntry", WorkloadEn
 SIDECAR = Kind("networking.istio.io/v1beta1", "Sidecar", Sidecar)
 TRAFFIC_SPLIT = Kind("split.smi-spec.io/v1alpha4", "TrafficSplit", TrafficSplit)
 
+MIXER = (
+    *("rule", "handler", "instance", "attributemanifest", "template", "adapter"),
+    *("QuotaSpec", "QuotaSpecBinding", "HTTPAPISpec", "HTTPAPISpecBinding"),
+)
+"""Mixer's kinds of config.istio.io."""
+LEGACY_ADAPTERS = (
+    *("bypass", "circonus", "cloudwatch", "denier", "dogstatsd", "fluentd", "kubernetesenv", "listchecker", "memquota"),
+    *("noop", "opa", "prometheus", "rbac", "redisquota", "solarwinds", "stackdriver", "statsd", "stdio", "zipkin"),
+)
+LEGACY_TEMPLATES = (
+    *("apikey", "authorization", "checknothing", "edge", "kubernetes", "listentry", "logentry", "metric", "quota"),
+    *("reportnothing", "tracespan"),
+)
+RBAC = ("ServiceRole", "ServiceRoleBinding", "RbacConfig", "ClusterRbacConfig")
+
+
+def _mixers() -> Iterator[Kind]:
+    for name in (*MIXER, *LEGACY_ADAPTERS, *LEGACY_TEMPLATES):
+        yield Kind("config.istio.io/v1alpha2", name, Foreign, owner="mixer")
+    for name in RBAC:
+        is_cluster_wide = name.startswith("Cluster")
+        yield Kind("rbac.istio.io/v1alpha1", name, Foreign, namespaced=not is_cluster_wide, owner="mixer")
+
+
 KINDS = (
     NAMESPACE,
     SERVICE,
     WORKLOAD_ENTRY,
     SIDECAR,
     TRAFFIC_SPLIT,
-    *(Kind("config.istio.io/v1alpha2", name, Foreign, owner="mixer") for name in ("rule", "handler", "instance")),
+    *_mixers(),
+    Kind("config.meshwright.io/v1alpha1", "Policy", Foreign, owner="mixer"),
 )
 CUSTOM = tuple(kind for kind in KINDS if "/" in kind.api_version)
 """Those that a Kubernetes cluster knows by a definition only (CustomResourceDefinition)."""

@@ -1,1 +1,1 @@
-"""The way of a record: out of the engine, into the work queue, to the adapters, and only then forgotten."""
+"""What Python does on a record's way: its adapters' part of each batch. The rest is Rust (crate `reports`)."""

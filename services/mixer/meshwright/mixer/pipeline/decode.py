@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from ipaddress import ip_address
 
 from meshwright.api.istio.mixer.v1 import attributes_pb2
 from meshwright.api.mixer.v1 import record_pb2
-from meshwright.mixer.adapter.v1 import Entry, LogEntry, Metric, Origin, Value
+from meshwright.mixer.adapter.v1 import Entry, Origin, Value, templates
 
 REDELIVERED = "meshwright.redelivered"
 RECORD_ID = "meshwright.record.id"
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)  # an expression's way to say that there is no time
 
 
 def entries(record: record_pb2.Record, *, redelivered: bool) -> list[tuple[str, Entry]]:
-    """(handler, entry) of every emission whose template this version knows; metrics without a value are left out."""
+    """(handler, entry) of every emission; metrics without a value and spans without times are left out."""
     attributes = {name: value(each) for name, each in record.attributes.attributes.items()}
     attributes[RECORD_ID] = record.id
     if redelivered:
@@ -33,7 +31,9 @@ def entries(record: record_pb2.Record, *, redelivered: bool) -> list[tuple[str, 
     found: list[tuple[str, Entry]] = []
     for emission in record.emissions:
         fields = {name: value(each) for name, each in emission.fields.items()}
-        entry = _entry(emission.template, emission.instance, origin, fields)
+        if emission.template == "otlp":
+            fields = {"signal": attributes.get("otlp.signal", ""), "payload": record.otlp}
+        entry = templates.entry(emission.template, emission.instance, origin, fields)
         if entry is not None:
             found.append((emission.handler, entry))
     return found
@@ -58,36 +58,3 @@ def value(given: attributes_pb2.Attributes.AttributeValue) -> Value:
         case _:
             plain: str | int | float | bool = getattr(given, kind)
             return plain
-
-
-def _entry(template: str, instance: str, origin: Origin, fields: Mapping[str, Value]) -> Entry | None:
-    resource_type = fields.get("monitored_resource_type", "")
-    resource = {"monitored_resource_type": str(resource_type)}
-    dimensions = _part("monitored_resource_dimensions", fields)
-    if template == "logentry":
-        timestamp = fields.get("timestamp")
-        return LogEntry(
-            instance=instance,
-            origin=origin,
-            timestamp=timestamp if isinstance(timestamp, datetime) and timestamp > _NEVER else origin.time,
-            severity=str(fields.get("severity", "")),
-            variables=_part("variables", fields),
-            monitored_resource_dimensions=dimensions,
-            **resource,
-        )
-    measured = fields.get("value")
-    if template == "metric" and isinstance(measured, int | float | timedelta):
-        return Metric(
-            instance=instance,
-            origin=origin,
-            value=measured,
-            dimensions=_part("dimensions", fields),
-            monitored_resource_dimensions=dimensions,
-            **resource,
-        )
-    return None
-
-
-def _part(name: str, fields: Mapping[str, Value]) -> dict[str, Value]:
-    prefix = f"{name}."
-    return {field.removeprefix(prefix): each for field, each in fields.items() if field.startswith(prefix)}

@@ -21,8 +21,11 @@ class Commands(LazyGroup):
         "status": Lazy("Show each proxy with the revision it has acknowledged.", _MANAGER, "status"),
         "wait": Lazy("Wait until every proxy has acknowledged a revision.", _MANAGER, "wait"),
         "inject": Lazy("Put sidecars into Kubernetes manifests.", "meshwright.manager.inject.command:app", "inject"),
+        "policy": Lazy("Compile and test policies.", "meshwright.mixer.authoring.cli:app"),
         "mixer": Lazy("Ask mixer for decisions.", "meshwright.mixer.cli:app"),
+        "adapter": Lazy("Write adapters of mixer, and show which there are.", "meshwright.mixer.adapter_cli:app"),
         "perf": Lazy("Measure performance, in SMP.", "meshwright.platform.cli.perf:app"),
+        "proto": Lazy("Show where the proto files for other languages are.", "meshwright.platform.cli.proto:app"),
         "version": Lazy("Print the version.", "meshwright.platform.cli.version:app"),
     }  # fmt: skip
 

@@ -182,7 +182,8 @@ class Mirror:
         kind = kinds.find(key.api_version, key.kind)
         if kind is None:
             return
-        path = f"/apis/{key.api_version}/namespaces/{key.namespace}/{kind.plural}/{key.name}"
+        home = f"namespaces/{key.namespace}/" if kind.namespaced else ""
+        path = f"/apis/{key.api_version}/{home}{kind.plural}/{key.name}"
         self._written[candidate.uid] = self._clock.monotonic()
         try:
             status_now = {"observedGeneration": candidate.generation, "conditions": list(wanted)}

@@ -1,0 +1,1 @@
+"""Quotas that a store holds across replicas."""
