@@ -61,3 +61,60 @@ type: object
 properties:
   name: {type: string, maxLength: 63, pattern: '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'}
 {{- end }}
+
+{{/* One definition of a kind that mixer owns. "root", "group", "version", "kind", "plural", "about"; "short", "column" with
+"path", "scope" (Namespaced) where there are any; "spec" names the template of the schema. */}}
+{{- define "crds.mixer" -}}
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  {{- include "crds.metadata" (dict "root" .root "name" (printf "%s.%s" .plural .group)) | nindent 2 }}
+spec:
+  group: {{ .group }}
+  scope: {{ .scope | default "Namespaced" }}
+  names:
+    kind: {{ .kind }}
+    listKind: {{ .kind }}List
+    plural: {{ .plural }}
+    singular: {{ lower .kind }}
+    {{- with .short }}
+    shortNames: [{{ . }}]
+    {{- end }}
+    categories: [meshwright]
+  versions:
+    - name: {{ .version }}
+      served: true
+      storage: true
+      subresources:
+        status: {}
+      additionalPrinterColumns:
+        {{- if .column }}
+        - name: {{ .column }}
+          type: string
+          jsonPath: {{ .path }}
+        {{- end }}
+        {{- include "crds.columns" .root | nindent 8 }}
+      schema:
+        openAPIV3Schema:
+          type: object
+          description: {{ .about }}
+          {{- if not .bare }}
+          required: [spec]
+          {{- end }}
+          properties:
+            apiVersion: {type: string}
+            kind: {type: string}
+            metadata:
+              {{- include "crds.name" .root | nindent 14 }}
+            spec:
+              {{- include .spec .root | nindent 14 }}
+            status:
+              {{- include "crds.status" .root | nindent 14 }}
+{{- end }}
+
+{{/* A spec that mixer alone judges: what an adapter or a template takes is its own affair. */}}
+{{- define "crds.open" -}}
+type: object
+nullable: true
+x-kubernetes-preserve-unknown-fields: true
+{{- end }}
