@@ -147,6 +147,18 @@ def test_only_who_asks_the_api_server_gets_a_token_for_it(documents):
         assert pod["automountServiceAccountToken"] is (part in ASK_THE_API_SERVER), part
 
 
+def test_mixer_may_read_pods_when_it_is_told_so_and_only_then(render, defaults):
+    assert not [each for each in defaults if name_of(each).startswith("ClusterRole") and "mixer" in name_of(each)]
+    documents = render("meshwright", "mixer.readPods=true")
+    named = {name_of(each): each for each in documents}
+    assert named["ClusterRole meshwright-mixer"]["rules"] == [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
+    ]
+    assert "ClusterRoleBinding meshwright-mixer" in named
+    (mixer,) = [pod for part, pod in pods(documents) if part == "mixer"]
+    assert mixer["automountServiceAccountToken"] is True
+
+
 def test_every_container_says_what_it_needs_and_has_a_limit(documents):
     for part, pod in pods(documents):
         for container in containers(pod):

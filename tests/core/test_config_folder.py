@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from meshwright.core import clock, config, errors, health
+from meshwright.core.config import documents
 
 TEXT = "apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n"
 
@@ -91,3 +93,29 @@ async def test_fault_at_the_start_is_an_error(tmp_path: Path) -> None:
 def test_asking_too_early_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(errors.Unavailable):
         config.FolderSource(tmp_path).current()
+
+
+async def test_a_file_that_did_not_change_is_not_parsed_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large configuration only what changed costs anything; a file that is gone is forgotten."""
+    parsed: list[str] = []
+    original = documents.parse
+
+    def counted(data: bytes, name: str, **options: Any) -> list[config.Object]:
+        parsed.append(Path(name).name)
+        return original(data, name, **options)
+
+    monkeypatch.setattr(documents, "parse", counted)
+    text = "apiVersion: v1\nkind: Service\nmetadata: {{name: {}}}\n"
+    for name in ("one", "two"):
+        (folder / f"{name}.yaml").write_text(text.format(name))
+    async with config.FolderSource(folder, clock=clock.ManualClock()) as source:
+        parsed.clear()
+        (folder / "two.yaml").write_text(text.format("three"))
+        await source.look()
+        assert parsed == ["two.yaml"]
+        assert {"one", "three"} <= {key.name for key in source.current().objects}
+        (folder / "two.yaml").unlink()
+        await source.look()
+        (folder / "two.yaml").write_text(text.format("three"))
+        await source.look()
+        assert parsed == ["two.yaml", "two.yaml"]

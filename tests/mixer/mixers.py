@@ -25,16 +25,16 @@ MIXER = part_id("mesh.local", "mixer")
 
 
 class Mixer:
-    """One replica. `arguments` come after those that every test needs."""
+    """One replica. `arguments` come after those that every test needs; without an authority it has no identity."""
 
-    def __init__(self, folder: Path, pki: Pki, *arguments: str, config: Path | None = None) -> None:
+    def __init__(self, folder: Path, pki: Pki | None, *arguments: str, config: Path | None = None) -> None:
         self.folder, self.pki = folder, pki
         folder.mkdir(parents=True, exist_ok=True)
         self.config = config
         self.address = "127.0.0.1:0"
         self.admin = folder / "admin.sock"
         self.log = folder / "log"
-        self._identity = pki.write(pki.part("mixer"), folder / "identity")
+        self._identity = ("--identity", str(pki.write(pki.part("mixer"), folder / "identity"))) if pki else ()
         self._arguments = arguments
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -55,7 +55,7 @@ class Mixer:
         with self.log.open("ab") as log:
             command = [
                 sys.executable, "-m", "meshwright.mixer", "--listen", self.address, *config,
-                "--identity", str(self._identity), "--admin", f"unix:{self.admin}", *self._arguments,
+                *self._identity, "--admin", f"unix:{self.admin}", *self._arguments,
             ]  # fmt: skip
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
@@ -81,6 +81,12 @@ class Mixer:
         transport = httpx.AsyncHTTPTransport(uds=str(self.admin))
         async with httpx.AsyncClient(transport=transport) as client:
             return (await client.get(f"http://mixer{path}")).text
+
+    async def until_metric(self, name: str, condition: Callable[[float], bool], seconds: float = 20) -> None:
+        """Wait until a metric without labels fulfils the condition."""
+        async with asyncio.timeout(seconds):
+            while not condition(await self.metric(name)):
+                await asyncio.sleep(0.05)
 
     async def metric(self, name: str) -> float:
         """The value of a metric without labels."""
@@ -111,8 +117,8 @@ class Mixer:
             response = await check.check(channel, check.request(attributes, quotas))
         return check.describe(response)
 
-    async def report(self, identity: Any, *records: dict[str, Any]) -> None:
-        """Send one istio.mixer.v1 Report with these records."""
+    async def report(self, identity: Any, *records: dict[str, Any], timeout: float = 5) -> None:
+        """Send one istio.mixer.v1 Report with these records; returns when mixer says that they are stored."""
         from meshwright.api.istio.mixer.v1 import mixer_pb2
 
         request = mixer_pb2.ReportRequest(
@@ -120,7 +126,7 @@ class Mixer:
             attributes=[check.request(each).attributes for each in records],
         )
         async with self.channel(identity) as channel:
-            await mixer_pb2_grpc.MixerStub(channel).Report(request, timeout=5)
+            await mixer_pb2_grpc.MixerStub(channel).Report(request, timeout=timeout)
 
     def _note_address(self) -> None:
         for line in self.log.read_text().splitlines():

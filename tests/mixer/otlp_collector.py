@@ -24,7 +24,8 @@ class Collector(logs_service_pb2_grpc.LogsServiceServicer):
         self.logs: list[Any] = []
         self.metrics: list[Any] = []
         self.spans: list[Any] = []
-        self.refuse_metrics = False
+        self.resources: list[Any] = []  # of spans
+        self.refuse_metrics: grpc.StatusCode | None = None
         self._identity = identity
         self._server: core_grpc.Server | None = None
         self._changed = asyncio.Event()
@@ -81,8 +82,8 @@ class _MetricsSide(metrics_service_pb2_grpc.MetricsServiceServicer):
         self._collector = collector
 
     async def Export(self, request: Any, context: Any) -> Any:
-        if self._collector.refuse_metrics:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "told to refuse")
+        if self._collector.refuse_metrics is not None:
+            await context.abort(self._collector.refuse_metrics, "told to refuse")
         for resource in request.resource_metrics:
             for scope in resource.scope_metrics:
                 if scope.scope.name == ADAPTER_SCOPE:
@@ -97,6 +98,7 @@ class _TraceSide(trace_service_pb2_grpc.TraceServiceServicer):
 
     async def Export(self, request: Any, context: Any) -> Any:
         for resource in request.resource_spans:
+            self._collector.resources.append(resource.resource)
             for scope in resource.scope_spans:
                 self._collector.spans += scope.spans
         self._collector.notify()

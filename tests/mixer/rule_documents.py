@@ -35,12 +35,16 @@ def denial(namespace: str = "meshwright-system") -> list[objects.Object]:
     ]
 
 
-def quota(limit: int, window: str = "1s", namespace: str = "meshwright-system") -> list[objects.Object]:
+def quota(
+    limit: int, window: str = "1s", namespace: str = "meshwright-system", **parameters: Any
+) -> list[objects.Object]:
     """The standard example: `limit` requests in each window and service."""
     quotas = [{"name": "requestcount", "maxAmount": limit, "validDuration": window}]
     dimensions = {"destination": 'destination.service.name | "unknown"'}
     return [
-        document("handler", "limits", {"compiledAdapter": "memquota", "params": {"quotas": quotas}}, namespace),
+        document(
+            "handler", "limits", {"compiledAdapter": "memquota", "params": {"quotas": quotas, **parameters}}, namespace
+        ),
         document(
             "instance",
             "requestcount",

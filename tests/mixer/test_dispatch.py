@@ -1,21 +1,25 @@
-"""From records to handlers: what they get, and which records count as taken."""
+"""From records to handlers: what they get, and which handlers refused."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
 
+import prometheus_client
 import pydantic
 import pytest
 from record_messages import Value, record
 
 from meshwright.core.health import Health, State
 from meshwright.mixer.adapter.v1 import Entry, LogEntry, Metric
-from meshwright.mixer.adapter.v1.testing import FakeHost
-from meshwright.mixer.config.compiler import Sink
+from meshwright.mixer.asking.adapter_metrics import AdapterMetrics
+from meshwright.mixer.asking.host import AdapterHost
+from meshwright.mixer.config.compiled import Sink
+from meshwright.mixer.host import MixerHost
 from meshwright.mixer.pipeline import decode
 from meshwright.mixer.pipeline.dispatch import Arrival, Dispatcher
 
@@ -24,6 +28,10 @@ HANDLER = "opentelemetry.meshwright-system"
 
 class Parameters(pydantic.BaseModel):
     name: str = ""
+
+
+class Broken(Parameters):
+    """Makes the adapter refuse to open."""
 
 
 class Recorder:
@@ -37,18 +45,18 @@ class Recorder:
         self.batches: list[list[Entry]] = []
         self.opened: list[str] = []
         self.closed: list[str] = []
-        self.refusal: Exception | None = None
+        self.refusal: BaseException | None = None
         self.failing_open = False
 
     @asynccontextmanager
     async def open(self, parameters: Any, host: Any) -> AsyncIterator[Any]:
-        if self.failing_open:
+        if self.failing_open or isinstance(parameters, Broken):
             raise RuntimeError("can't open")
         self.opened.append(parameters.name)
         yield self
         self.closed.append(parameters.name)
 
-    async def handle(self, batch: Sequence[Entry]) -> None:
+    async def report(self, batch: Sequence[Entry]) -> None:
         if self.refusal:
             raise self.refusal
         self.batches.append([*batch])
@@ -64,16 +72,37 @@ def health() -> Health:
     return Health()
 
 
+class Pipeline:
+    """A dispatcher on a host of adapters, loaded as mixer loads a policy."""
+
+    def __init__(self, host: AdapterHost, health: Health) -> None:
+        self._host, self._dispatcher = host, Dispatcher(host.report, health)
+        self.deliver = self._dispatcher.deliver
+
+    async def load(self, sinks: dict[str, Sink]) -> None:
+        await self._host.prepare(sinks)
+        self._host.commit(sinks)
+        self._dispatcher.configure(sinks)
+
+
 @pytest.fixture
-async def dispatcher(adapter: Recorder, health: Health) -> AsyncIterator[Dispatcher]:
-    async with Dispatcher({adapter.name: adapter}, FakeHost(), health) as running:
-        running.configure({HANDLER: Sink("recorder", Parameters(name="one"))})
-        yield running
+async def dispatcher(adapter: Recorder, health: Health) -> AsyncIterator[Pipeline]:
+    lent = MixerHost(None, "test", None, "mesh.local")
+    metrics = AdapterMetrics(prometheus_client.CollectorRegistry())
+    async with AdapterHost({adapter.name: adapter}, lent, health, metrics=metrics) as host:
+        pipeline = Pipeline(host, health)
+        await pipeline.load({HANDLER: Sink("recorder", Parameters(name="one"))})
+        yield pipeline
 
 
-async def test_a_batch_reaches_its_handler_whole(dispatcher: Dispatcher, adapter: Recorder) -> None:
-    taken = await dispatcher.deliver([Arrival(record(1), False), Arrival(record(2), True)])
-    assert taken == [True, True]
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_batch_reaches_its_handler_whole(dispatcher: Pipeline, adapter: Recorder) -> None:
+    assert await dispatcher.deliver([Arrival(record(1), False), Arrival(record(2), True)]) == set()
     assert len(adapter.batches) == 1
     log, count, again, _ = adapter.batches[0]
     assert isinstance(log, LogEntry)
@@ -89,45 +118,59 @@ async def test_a_batch_reaches_its_handler_whole(dispatcher: Dispatcher, adapter
 
 
 async def test_a_refused_batch_is_not_taken_and_shows_in_health(
-    dispatcher: Dispatcher, adapter: Recorder, health: Health
+    dispatcher: Pipeline, adapter: Recorder, health: Health
 ) -> None:
     adapter.refusal = ConnectionError("backend away")
-    assert await dispatcher.deliver([Arrival(record(1), False)]) == [False]
+    assert await dispatcher.deliver([Arrival(record(1), False)]) == {HANDLER}
     condition = health.conditions()[f"adapter {HANDLER}"]
     assert condition.state is State.DEGRADED
     assert "backend away" in condition.reason
     adapter.refusal = None
-    assert await dispatcher.deliver([Arrival(record(1), True)]) == [True]
+    assert await dispatcher.deliver([Arrival(record(1), True)]) == set()
     assert health.conditions()[f"adapter {HANDLER}"].state is State.OK
 
 
-async def test_one_handlers_failure_leaves_others_records_taken(dispatcher: Dispatcher, adapter: Recorder) -> None:
-    dispatcher.configure({HANDLER: Sink("recorder", Parameters()), "broken.default": Sink("nobody", Parameters())})
-    taken = await dispatcher.deliver([Arrival(record(1), False), Arrival(record(2, "broken.default"), False)])
-    assert taken == [True, False]
+async def test_an_adapter_that_exits_only_refuses_its_batch(dispatcher: Pipeline, adapter: Recorder) -> None:
+    adapter.refusal = SystemExit(3)
+    assert await dispatcher.deliver([Arrival(record(1), False)]) == {HANDLER}
+    adapter.refusal = None
+    assert await dispatcher.deliver([Arrival(record(1), True)]) == set()
 
 
-async def test_a_handler_that_cannot_be_opened_is_tried_again(dispatcher: Dispatcher, adapter: Recorder) -> None:
+async def test_one_handlers_failure_leaves_others_alone(dispatcher: Pipeline, adapter: Recorder) -> None:
+    await dispatcher.load({HANDLER: Sink("recorder", Parameters()), "broken.default": Sink("recorder", Broken())})
+    arrivals = [Arrival(record(1), False), Arrival(record(2, "broken.default"), False)]
+    assert await dispatcher.deliver(arrivals) == {"broken.default"}
+    assert len(adapter.batches) == 1
+
+
+async def test_a_handler_that_cannot_be_opened_is_tried_again(
+    dispatcher: Pipeline, adapter: Recorder, health: Health
+) -> None:
     adapter.failing_open = True
-    assert await dispatcher.deliver([Arrival(record(1), False)]) == [False]
+    await dispatcher.load({HANDLER: Sink("recorder", Parameters(name="two"))})
+    assert await dispatcher.deliver([Arrival(record(1), False)]) == {HANDLER}
+    assert "can't open" in health.conditions()[f"adapter {HANDLER}"].reason
     adapter.failing_open = False
-    assert await dispatcher.deliver([Arrival(record(1), True)]) == [True]
+    await until(lambda: "two" in adapter.opened)
+    assert await dispatcher.deliver([Arrival(record(1), True)]) == set()
 
 
-async def test_changed_parameters_open_the_handler_anew(dispatcher: Dispatcher, adapter: Recorder) -> None:
+async def test_changed_parameters_open_the_handler_anew(dispatcher: Pipeline, adapter: Recorder) -> None:
     await dispatcher.deliver([Arrival(record(1), False)])
-    dispatcher.configure({HANDLER: Sink("recorder", Parameters(name="one"))})
+    await dispatcher.load({HANDLER: Sink("recorder", Parameters(name="one"))})
     await dispatcher.deliver([Arrival(record(2), False)])
     assert adapter.opened == ["one"]
-    dispatcher.configure({HANDLER: Sink("recorder", Parameters(name="two"))})
+    await dispatcher.load({HANDLER: Sink("recorder", Parameters(name="two"))})
     await dispatcher.deliver([Arrival(record(3), False)])
-    assert (adapter.opened, adapter.closed) == (["one", "two"], ["one"])
+    assert adapter.opened == ["one", "two"]
+    await until(lambda: adapter.closed == ["one"])
 
 
-async def test_records_of_a_deleted_handler_count_as_taken(dispatcher: Dispatcher, adapter: Recorder) -> None:
+async def test_records_of_a_deleted_handler_count_as_taken(dispatcher: Pipeline, adapter: Recorder) -> None:
     """Nobody could ever take them; waiting for them would fill the queue."""
-    dispatcher.configure({})
-    assert await dispatcher.deliver([Arrival(record(1), False)]) == [True]
+    await dispatcher.load({})
+    assert await dispatcher.deliver([Arrival(record(1), False)]) == set()
     assert not adapter.batches
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import pytest
 import servers
 from mixers import Mixer
@@ -16,6 +18,7 @@ from otlp_collector import Collector, attribute
 from meshwright.api.envoy.data.accesslog.v3 import accesslog_pb2
 from meshwright.api.envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 from meshwright.api.istio.mixer.v1 import mixer_pb2_grpc
+from meshwright.core import errors
 from meshwright.core.bus import server_config
 from meshwright.core.identity import StaticIdentity
 from meshwright.mixer import check
@@ -45,12 +48,12 @@ class Platform:
         self.mixers.append(mixer)
         return mixer
 
-    async def report(self, mixer: Mixer, count: int) -> None:
+    async def report(self, mixer: Mixer, count: int, timeout: float = 5) -> None:
         """Report `count` requests, in batches as a sidecar does."""
         sidecar = self.pki.workload("shop")
         for start in range(0, count, 50):
             records = [{"request.path": f"/{start + n}", "response.code": 200} for n in range(min(50, count - start))]
-            await mixer.report(sidecar, *records)
+            await mixer.report(sidecar, *records, timeout=timeout)
 
 
 @pytest.fixture
@@ -182,19 +185,50 @@ async def test_a_killed_workers_records_go_to_another_replica(platform: Platform
 
 
 async def test_nats_killed_costs_no_record(platform: Platform) -> None:
-    """Records wait in mixer while the queue's server is away, and decisions go on."""
+    """While the queue's server is away reports aren't answered, but kept; decisions go on."""
     mixer, collector = platform.mixer("mixer"), platform.collector
     await mixer.start()
     await platform.report(mixer, 10)
     await collector.until(lambda: len(paths(collector)) == 10)
     platform.nats.kill()
-    await platform.report(mixer, 100)
-    await mixer.until(lambda health: health["parts"]["records"]["state"] == "degraded")
+    reporting = asyncio.create_task(platform.report(mixer, 100, timeout=60))
+    await mixer.until(lambda health: health["parts"].get("records", {}).get("state") == "degraded")
     assert (await mixer.check(platform.pki.workload("shop"), {"request.path": "/"}))["code"] == 0
+    assert not reporting.done()
     platform.nats.start()
+    await reporting
     await collector.until(lambda: len(paths(collector)) == 100, 45)
     unmarked = Counter(identifier for identifier, redelivered in collector.record_ids() if not redelivered)
-    assert max(unmarked.values()) == 1
+    assert max(unmarked.values(), default=1) == 1
+    assert await asyncio.to_thread(mixer.stop) == 0
+
+
+async def test_what_was_answered_survives_kill_9_of_mixer_and_nats_at_once(platform: Platform) -> None:
+    """Both die in the midst of many reports: each that was answered OK arrives."""
+    mixer, collector, sidecar = platform.mixer("mixer"), platform.collector, platform.pki.workload("shop")
+    await mixer.start()
+    answered: set[str] = set()
+
+    async def report(reporter: int) -> None:
+        with contextlib.suppress(grpc.RpcError, errors.MeshwrightError):
+            for number in range(1000):
+                path = f"/{reporter}/{number}"
+                await mixer.report(sidecar, {"request.path": path, "response.code": 200}, timeout=20)
+                answered.add(path)
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as reporters:
+        tasks = [reporters.create_task(report(reporter)) for reporter in range(4)]
+        while len(answered) < 40:
+            await asyncio.sleep(0.01)
+        mixer.kill()
+        platform.nats.kill()
+        for task in tasks:
+            task.cancel()
+    platform.nats.start()
+    await mixer.start()
+    await collector.until(lambda: answered <= paths(collector).keys(), 45)
+    unmarked = Counter(identifier for identifier, redelivered in collector.record_ids() if not redelivered)
+    assert max(unmarked.values(), default=1) == 1
     assert await asyncio.to_thread(mixer.stop) == 0
 
 

@@ -39,7 +39,7 @@ async def test_committed_rules_are_served_through_an_outage_of_etcd(tmp_path: Pa
             ledger = Ledger(store)
             await ledger.commit({each.key: each.json for each in denial()}, [], 0)
             await until_code(7)
-            # Past the manager's validation, say by an older version: the last good policy decides on.
+            # Past the manager's validation, say by an older version: it is left out, the others decide on.
             bad = document("rule", "bad", {"match": "nonsense"})
             await ledger.commit({bad.key: bad.json}, [], 1)
             health = await mixer.until(lambda health: health["parts"]["policy"]["state"] == "degraded")

@@ -12,6 +12,9 @@ from meshwright.api.config.v1 import config_pb2, config_pb2_grpc
 from meshwright.core.config.objects import Object
 from meshwright.core.grpc import Channel, Server
 from meshwright.mixer.adapters.opentelemetry import ADAPTER
+from meshwright.mixer.config.compiler import compile_policy
+from meshwright.mixer.config.loader import PolicyLoader
+from meshwright.mixer.config.violation import Violation
 from meshwright.mixer.validate import ValidationServicer
 
 
@@ -22,9 +25,16 @@ def refuse_marked(policy: bytes) -> None:
 
 
 @pytest.fixture
-async def stub() -> AsyncIterator[Any]:
+def in_force() -> list[Violation]:
+    """What is left out of the configuration that mixer serves."""
+    return []
+
+
+@pytest.fixture
+async def stub(in_force: list[Violation]) -> AsyncIterator[Any]:
     server = Server("127.0.0.1:0", None)
-    servicer = ValidationServicer({ADAPTER.name: ADAPTER}, refuse_marked, export=False)
+    loader = PolicyLoader({ADAPTER.name: ADAPTER}, refuse_marked, export=False)
+    servicer = ValidationServicer(loader, lambda: in_force)
     config_pb2_grpc.add_ValidationServicer_to_server(servicer, server)
     address = await server.start()
     async with Channel(address, None) as channel:
@@ -71,6 +81,40 @@ async def test_a_violation_names_object_field_and_place_in_the_request(stub: Any
     assert violation.field == "spec.match"
     assert violation.index == 3
     assert "did you mean `source.principal`?" in violation.message
+
+
+async def test_what_cannot_do_without_a_bad_document_is_told_with_the_reason(stub: Any) -> None:
+    """In the change; what the change doesn't touch has no part in it."""
+    bad = document("handler", "forbid", {"compiledAdapter": "nonsense"})
+    response = await validate(stub, [bad, *denial()[1:]])
+    assert [(each.key.name, each.field) for each in response.violations] == [
+        ("forbid", "spec.compiledAdapter"),
+        ("deny-admin", "spec.actions[0].handler"),
+    ]
+    assert "was left out (spec.compiledAdapter: unknown adapter 'nonsense'" in response.violations[1].message
+    response = await validate(stub, [bad], denial()[1:])
+    assert [each.key.name for each in response.violations] == ["forbid"]
+
+
+async def test_old_faults_of_others_do_not_stand_in_the_way(stub: Any, in_force: list[Violation]) -> None:
+    """A document that is at fault already, and that the change doesn't touch, is no reason to refuse it."""
+    old = document("rule", "old", {"match": "nonsense", "actions": [action("nobody", "nothing")]})
+    assert {each.key.name for each in (await validate(stub, denial(), [old])).violations} == {"old"}
+    in_force += compile_policy([old], {}).dropped
+    assert not (await validate(stub, denial(), [old])).violations
+    assert [each.key.name for each in (await validate(stub, [old])).violations] == ["old", "old", "old"]
+    response = await validate(stub, [], [*denial()[1:], old], [denial()[0]])
+    assert [each.key.name for each in response.violations] == ["deny-admin"]
+
+
+async def test_an_attribute_that_goes_is_a_fault_of_who_reads_it(stub: Any) -> None:
+    """Whether its manifest is deleted or changed."""
+    manifest = document("attributemanifest", "m", {"attributes": {"tenant.id": {"valueType": "STRING"}}})
+    reader = document("rule", "r", {"match": 'tenant.id == "t"', "actions": [action("forbid", "nothing")]})
+    assert not (await validate(stub, [manifest, reader], denial())).violations
+    for changed, deleted in (([], [manifest]), ([document("attributemanifest", "m", {})], [])):
+        response = await validate(stub, changed, [*denial(), reader], deleted)
+        assert [(each.key.name, each.field) for each in response.violations] == [("r", "spec.match")]
 
 
 async def test_deleting_what_a_rule_needs_is_a_violation_of_that_rule(stub: Any) -> None:

@@ -29,7 +29,7 @@ def test_a_loaded_policy_decides_at_once(policy) -> None:
     denied = check(engine, request__url_path="/admin/x", source__principal="spiffe://mesh.local/ns/demo/sa/shop")
     assert denied.precondition.status.code == 7
     assert denied.precondition.status.message == "deny.mesh:admins only"
-    assert (engine.revision, engine.stats()["rules"]) == ("1", 4)
+    assert (engine.revision, engine.stats()["rules"]) == ("1", 5)
 
 
 def test_a_wrong_policy_is_refused_and_the_old_one_stays(engine, policy) -> None:
@@ -50,8 +50,8 @@ def test_a_request_that_is_wrong_is_a_value_error(engine) -> None:
         engine.check(mixer_pb2.CheckRequest(global_word_count=300).SerializeToString())
 
 
-def test_draining_waits_no_longer_than_told(engine) -> None:
-    """And refuses a negative time."""
-    assert engine.drain_records(10, 0.01) == []
-    with pytest.raises(ValueError, match="timeout"):
-        engine.drain_records(10, -1.0)
+def test_taking_waits_no_longer_than_told(engine) -> None:
+    """And a way of records begins once."""
+    assert engine.take_records(0.01) is None
+    with pytest.raises(ValueError, match="started before"):
+        engine.carry_records(None)
