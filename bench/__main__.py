@@ -11,7 +11,11 @@ from bench.result import Busy
 
 NAMES = {
     "check": "a policy check over gRPC, against a bare tonic handler that decodes the same request and answers OK",
+    "check-python-adapter": "a policy check that asks an adapter in Python, against the same check without it",
+    "check-quota": "a policy check that charges one quota, against the same check without it",
+    "check-rules": "a policy check with 10,000 rules of which four can match, against ten rules",
     "load": "our load generator beside wrk: percentiles on the same server, its maximum, the error of its rate",
+    "report": "reports of 100 records, queued, into metrics and a log, against a handler that only decodes them",
     "push": "one endpoint's change to 200 ADS clients, against a bare server that writes the same bytes",
     "serve": "an echo over gRPC on one core, against grpc.aio, grpcio's threads, grpc-go and bare tonic",
     "forward-memif": "packets from memif to memif, against dpdk-testpmd on two net_memif ports",
@@ -32,7 +36,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.command == "list":
         for name, text in NAMES.items():
-            print(f"{name:14} {text}")
+            print(f"{name:20} {text}")
         return 0
     try:
         result = importlib.import_module(f"bench.{arguments.name.replace('-', '_')}").run(arguments.rounds)

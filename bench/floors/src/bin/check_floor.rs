@@ -1,4 +1,4 @@
-//! The floor of a policy check: decode the request's attributes into maps, answer OK. One thread, mutual TLS.
+//! The floor of a policy check and of a report: decode the attributes into maps, answer OK. One thread, mutual TLS.
 
 use std::collections::HashMap;
 
@@ -36,8 +36,7 @@ impl Floor {
         }
     }
 
-    fn decode(&self, sent: CompressedAttributes) -> HashMap<String, Value> {
-        let words = &sent.words;
+    fn decode(&self, sent: &CompressedAttributes, words: &[String]) -> HashMap<String, Value> {
         let word = |index: i32| self.word(words, index);
         let mut bag = HashMap::new();
         bag.extend(
@@ -100,7 +99,7 @@ impl Mixer for Floor {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let sent = request.into_inner().attributes.unwrap_or_default();
         // The bag is looked at, so that nobody optimizes it away.
-        std::hint::black_box(self.decode(sent).values().map(weigh).sum::<usize>());
+        std::hint::black_box(self.decode(&sent, &sent.words).values().map(weigh).sum::<usize>());
         Ok(Response::new(CheckResponse {
             precondition: Some(PreconditionResult {
                 status: Some(Default::default()),
@@ -111,7 +110,13 @@ impl Mixer for Floor {
         }))
     }
 
-    async fn report(&self, _: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        let sent = request.into_inner();
+        for element in &sent.attributes {
+            let own = !element.words.is_empty();
+            let words = if own { &element.words } else { &sent.default_words };
+            std::hint::black_box(self.decode(element, words).values().map(weigh).sum::<usize>());
+        }
         Ok(Response::new(ReportResponse {}))
     }
 }

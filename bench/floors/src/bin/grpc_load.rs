@@ -1,7 +1,13 @@
 //! A closed-loop client: so many connections, so many calls under way on each, for so long. A call has one request and
 //! one response, or as many as the server streams. Written on HTTP/2 itself, so that it costs less than the servers it
-//! loads. `--traced N` puts every Nth call of a worker into a trace that is recorded. Prints one line of JSON: calls, messages, failed, seconds, and the calls' latencies in microseconds.
+//! loads. `--traced N` puts every Nth call of a worker into a trace that is recorded. `--rate R` begins calls at R a second
+//! instead, evenly, on whichever worker is free; a call's latency then counts from when it was due, so that a server that
+//! falls behind doesn't hide it. `--numbered TEXT` writes the call's number over this text in the message, so that no two
+//! calls are the same. Prints one line of JSON: calls, messages, failed, seconds, and the calls' latencies in
+//! microseconds.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -47,28 +53,32 @@ async fn main() {
     frame.put_u8(0);
     frame.put_u32(message.len() as u32);
     frame.put_slice(&message);
-    let frame = frame.freeze();
+    let frame = Frame {
+        bytes: frame.freeze(),
+        number: arguments.find("numbered").map(|text| place(&message, text)),
+    };
     let streams = arguments.number("streams", 16);
     let traced = arguments.number("traced", 0);
     let window = Duration::from_millis(arguments.number("milliseconds", 2000) as u64);
+    let rate = arguments.number("rate", 0);
 
     let mut connections = Vec::new();
     for _ in 0..arguments.number("connections", 16) {
         connections.push(open(connector.connect(target).await).await);
     }
     let begun = Instant::now();
+    let pace = Arc::new(Pace {
+        begun,
+        end: begun + window,
+        gap: (rate != 0).then(|| Duration::from_secs(1) / rate as u32),
+        begun_calls: AtomicU64::new(0),
+    });
     let workers: Vec<_> = connections
         .iter()
         .flat_map(|connection| std::iter::repeat_n(connection, streams))
         .map(|connection| {
             let requests = [&request, &in_trace].map(Clone::clone);
-            tokio::spawn(work(
-                connection.clone(),
-                requests,
-                traced,
-                frame.clone(),
-                begun + window,
-            ))
+            tokio::spawn(work(connection.clone(), requests, traced, frame.clone(), pace.clone()))
         })
         .collect();
     let mut all = Done::default();
@@ -105,25 +115,81 @@ async fn open(stream: Stream) -> SendRequest<Bytes> {
     sender
 }
 
+/// When calls begin.
+struct Pace {
+    begun: Instant,
+    end: Instant,
+    /// Between two calls of all workers; None: each worker's next call begins when its last has ended.
+    gap: Option<Duration>,
+    begun_calls: AtomicU64,
+}
+
+impl Pace {
+    /// Waits for the next call's time and gives it; None when the run is over.
+    async fn next(&self) -> Option<Instant> {
+        let due = match self.gap {
+            None => Instant::now(),
+            Some(gap) => self.begun + gap.mul_f64(self.begun_calls.fetch_add(1, Ordering::Relaxed) as f64),
+        };
+        if due >= self.end {
+            return None;
+        }
+        // The runtime's clock goes in milliseconds: what is left is yielded away, so that connections go on.
+        while let Some(left) = due.checked_duration_since(Instant::now()) {
+            match left.checked_sub(Duration::from_millis(1)) {
+                Some(coarse) if !coarse.is_zero() => tokio::time::sleep(coarse).await,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+        Some(due)
+    }
+}
+
 async fn work(
     connection: SendRequest<Bytes>,
     [plain, in_trace]: [Request<()>; 2],
     traced: usize,
-    frame: Bytes,
-    end: Instant,
+    frame: Frame,
+    pace: Arc<Pace>,
 ) -> Done {
     let mut done = Done::default();
-    while Instant::now() < end {
+    while let Some(due) = pace.next().await {
         let is_traced = traced != 0 && done.latencies.len() % traced == 0;
         let request = if is_traced { &in_trace } else { &plain };
-        let sent = Instant::now();
-        match call(connection.clone(), request.clone(), frame.clone()).await {
+        match call(connection.clone(), request.clone(), frame.next()).await {
             Ok(messages) => done.messages += messages,
             Err(_) => done.failed += 1,
         }
-        done.latencies.push(sent.elapsed().as_nanos() as u64);
+        done.latencies.push(due.elapsed().as_nanos() as u64);
     }
     done
+}
+
+/// What each call sends.
+#[derive(Clone)]
+struct Frame {
+    bytes: Bytes,
+    /// Where the call's number goes, and how many digits it has.
+    number: Option<(usize, usize)>,
+}
+
+impl Frame {
+    fn next(&self) -> Bytes {
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        let Some((at, digits)) = self.number else {
+            return self.bytes.clone();
+        };
+        let number = format!("{:0digits$x}", CALLS.fetch_add(1, Ordering::Relaxed));
+        let mut bytes = BytesMut::from(&self.bytes[..]);
+        bytes[at..at + digits].copy_from_slice(&number.as_bytes()[number.len() - digits..]);
+        bytes.freeze()
+    }
+}
+
+/// Where the text is in a frame with this message.
+fn place(message: &[u8], text: &str) -> (usize, usize) {
+    let at = message.windows(text.len()).position(|window| window == text.as_bytes());
+    (HEADER + at.expect("the text is in the message"), text.len())
 }
 
 /// Make a call; how many messages came, when its status was OK.
