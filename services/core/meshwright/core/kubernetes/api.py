@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx
 
 from meshwright.core import errors
+from meshwright.core.http_transport import HttpTransport
 from meshwright.core.kubernetes.cluster import Server
 
 DEADLINE_SECONDS = 10.0
@@ -38,7 +39,7 @@ class Api:
 
     def __init__(self, cluster: Server) -> None:
         self._cluster = cluster
-        transport = httpx.AsyncHTTPTransport(
+        transport = HttpTransport(
             verify=cluster.tls(),
             limits=httpx.Limits(max_connections=32, max_keepalive_connections=4),
             trust_env=False,  # the API server isn't behind a proxy that somebody set for the Internet

@@ -18,9 +18,10 @@ async def http_client(ca_certificates: str | None, timeout_seconds: float) -> As
     """A client whose whole call takes at most `timeout_seconds`; `ca_certificates` is a file, None: the system's."""
     import httpx
 
+    from meshwright.core.http_transport import HttpTransport
+
     limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_KEPT)
     context = ssl.create_default_context(cafile=ca_certificates) if ca_certificates else True
-    async with httpx.AsyncClient(
-        verify=context, timeout=timeout_seconds, limits=limits, trust_env=False, follow_redirects=False
-    ) as client:
+    transport = HttpTransport(verify=context, limits=limits, trust_env=False)
+    async with httpx.AsyncClient(transport=transport, timeout=timeout_seconds, follow_redirects=False) as client:
         yield client

@@ -10,6 +10,7 @@ import httpx
 import structlog
 
 from meshwright.core import clock as clocks
+from meshwright.core.http_transport import HttpTransport
 from meshwright.core.renewal import Backoff
 from meshwright.mixer.config.models import OAuth
 from meshwright.mixer.remote.handlers import Token
@@ -62,7 +63,9 @@ class Keeper:
     async def _fetch(self, oauth: OAuth) -> None:
         backoff = Backoff(0.5, 30.0)
         ends = 0.0
-        async with httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False) as client:
+        async with httpx.AsyncClient(
+            transport=HttpTransport(), timeout=FETCH_SECONDS, follow_redirects=False
+        ) as client:
             while True:
                 try:
                     token, life = await fetch(client, oauth)
