@@ -1,7 +1,8 @@
 """Where requests and connections to a host go: the one form into which every dialect's routes are translated.
 
 One decision to know: nothing here belongs to a dialect. A route has what any of them can say, as plain values; a
-default is always "as if nothing was said". A new dialect translates into this and is routed, explained and reviewed at once.
+default is always "as if nothing was said". A new dialect translates into this, and is routed, explained and reviewed
+at once.
 """
 
 from __future__ import annotations
