@@ -5,7 +5,6 @@ They end with status 0 when every request may pass and all its quota was granted
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,12 +13,10 @@ from typing import Any
 
 import typer
 
-from meshwright.mixer import arguments, introspection_cli
+from meshwright.mixer import arguments, calling, introspection_cli
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 introspection_cli.add_to(app)
-
-_REFUSED, _UNAVAILABLE = 1, 69
 
 
 @app.callback()
@@ -181,14 +178,14 @@ def _check(
     if way.repeat > 1:
         answer |= {
             "repeated": timing,
-            "codes": {_code(code): count for code, count in sorted(codes.items())},
+            "codes": {calling.code_name(code): count for code, count in sorted(codes.items())},
             "granted": dict(granted),
         }
     if is_json:
         typer.echo(json.dumps(answer, indent=2))
     else:
         typer.echo(_table(answer, quotas))
-    raise typer.Exit(_REFUSED if refused else 0)
+    raise typer.Exit(calling.REFUSED if refused else 0)
 
 
 class _Way:
@@ -202,43 +199,20 @@ class _Way:
 
     def go(self, command: str, call: Callable[[Any], Awaitable[None]]) -> dict[str, Any]:
         """Make the calls; a failure ends the process."""
-        return asyncio.run(self._go(command, call))
+        return calling.call(command, self.address, self.folder, lambda channel: self._repeat(channel, call))
 
-    async def _go(self, command: str, call: Callable[[Any], Awaitable[None]]) -> dict[str, Any]:
-        import grpc
-
-        from meshwright.core import errors
-        from meshwright.core.grpc import Channel
-        from meshwright.core.identity import FileIdentity, part_id
+    async def _repeat(self, channel: Any, call: Callable[[Any], Awaitable[None]]) -> dict[str, Any]:
         from meshwright.mixer import repetition
 
-        try:
-            source = FileIdentity(self.folder) if self.folder else None
-            peer = part_id(source.current().trust_domain, "mixer") if source else None
-            async with Channel(self.address, source, peer=peer) as channel:
-                outcome = await repetition.repeat(
-                    lambda: call(channel), times=self.repeat, concurrency=self.concurrency, rate=self.rate
-                )
-                return outcome.describe()
-        except errors.ConfigError as error:
-            arguments.fail(arguments.USAGE, str(error), command)
-        except grpc.aio.AioRpcError as error:
-            away = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-            remedy = f" (is mixer running at {self.address}?)" if away else ""
-            reason = f"{error.code().name}: {error.details()}{remedy}"
-            arguments.fail(_UNAVAILABLE if away else _REFUSED, reason, command)
-
-
-def _code(code: int) -> str:
-    import grpc
-
-    names: dict[int, str] = {each.value[0]: each.name for each in grpc.StatusCode}
-    return names.get(code, str(code))
+        outcome = await repetition.repeat(
+            lambda: call(channel), times=self.repeat, concurrency=self.concurrency, rate=self.rate
+        )
+        return outcome.describe()
 
 
 def _table(answer: dict[str, Any], quotas: Mapping[str, int]) -> str:
     lines = [
-        f"status      {_code(answer['code'])}" + (f": {answer['message']}" if answer["message"] else ""),
+        f"status      {calling.code_name(answer['code'])}" + (f": {answer['message']}" if answer["message"] else ""),
         f"valid for   {answer['valid_seconds']:g} s, {answer['valid_uses']} uses",
         *(f"referenced  {each['attribute']} ({each['condition']})" for each in answer["referenced"]),
     ]

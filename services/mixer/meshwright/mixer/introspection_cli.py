@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
 
 import typer
 
-from meshwright.mixer import arguments
-
-_REFUSED, _UNAVAILABLE = 1, 69
+from meshwright.mixer import arguments, calling
 
 Prefix = Annotated[str, typer.Argument(help="Only names that begin with this.")]
 
@@ -51,9 +47,9 @@ def explain_command(
     async def ask(channel: Any) -> Any:
         return await introspection_pb2_grpc.IntrospectionStub(channel).Explain(message, timeout=timeout)
 
-    answer = _call("explain", address, arguments.folder(identity, insecure_loopback), ask)
+    answer = calling.call("explain", address, arguments.folder(identity, insecure_loopback), ask)
     _print(answer, explained(answer), arguments.is_json(output, json_))
-    raise typer.Exit(_REFUSED if answer.code or answer.refused else 0)
+    raise typer.Exit(calling.REFUSED if answer.code or answer.refused else 0)
 
 
 def attributes_command(
@@ -73,7 +69,7 @@ def attributes_command(
     async def ask(channel: Any) -> Any:
         return await introspection_pb2_grpc.IntrospectionStub(channel).Attributes(message, timeout=timeout)
 
-    answer = _call("attributes", address, arguments.folder(identity, insecure_loopback), ask)
+    answer = calling.call("attributes", address, arguments.folder(identity, insecure_loopback), ask)
     _print(answer, seen(answer), arguments.is_json(output, json_))
 
 
@@ -107,7 +103,7 @@ def decisions_command(
             typer.echo(json.dumps(_plain(each)) if is_json else decided(each))
 
     try:
-        _call("decisions", address, arguments.folder(identity, insecure_loopback), ask)
+        calling.call("decisions", address, arguments.folder(identity, insecure_loopback), ask)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
@@ -124,7 +120,7 @@ def explained(answer: Any) -> str:
     from meshwright.api.mixer.v1 import introspection_pb2
 
     verdicts = introspection_pb2.Tried.Verdict
-    lines = [f"{'denied' if answer.code else 'allowed'}     {_code(answer.code)}" + _after(answer.message)]
+    lines = [f"{'denied' if answer.code else 'allowed'}     {calling.code_name(answer.code)}" + _after(answer.message)]
     if answer.rule:
         lines.append(f"by rule    {answer.rule}")
     if answer.refused:
@@ -138,7 +134,7 @@ def explained(answer: Any) -> str:
         lines.append(f"\nrule {tried.rule} {told.get(tried.verdict, 'matches, not sampled')}{mode}{reason}")
         lines += _reads("  read     ", tried.reads)
         for acted in tried.actions:
-            outcome = "would be asked" if acted.asked else _code(acted.code)
+            outcome = "would be asked" if acted.asked else calling.code_name(acted.code)
             decides = "  <- decides" if acted.decides else ""
             lines.append(f"  {acted.handler} on {acted.instance}: {outcome}{_after(acted.message)}{decides}")
     for charge in answer.charges:
@@ -153,7 +149,7 @@ def seen(answer: Any) -> str:
     """Attributes as a table."""
     rows = [("ATTRIBUTE", "TYPE", "SEEN", "EXAMPLES")]
     for each in answer.attributes:
-        name = f'{each.name}["{each.key}"]' if each.HasField("key") else each.name
+        name = _place(each.name, each)
         examples = "(secret)" if each.secret else ", ".join(each.examples)
         rows.append((name, "/".join(sorted(each.types)), str(sum(each.types.values())), examples))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -165,31 +161,27 @@ def seen(answer: Any) -> str:
 def decided(decision: Any) -> str:
     """One decision as a line."""
     moment = decision.time.ToDatetime().isoformat(timespec="milliseconds")
-    words = [moment, decision.id, _code(decision.code)]
+    words = [moment, decision.id, calling.code_name(decision.code)]
     if decision.rule:
         words.append(f"rule={decision.rule}")
-    words += [f"dry-run={each.rule}:{_code(each.code)}" for each in decision.dry_runs]
-    reads = [f'{each.attribute}["{each.key}"]' if each.HasField("key") else each.attribute for each in decision.reads]
-    words.append(f"read={','.join(reads)}")
+    words += [f"dry-run={each.rule}:{calling.code_name(each.code)}" for each in decision.dry_runs]
+    words.append(f"read={','.join(_place(each.attribute, each) for each in decision.reads)}")
     return " ".join(words) + _after(decision.message)
 
 
 def _reads(title: str, reads: Iterable[Any]) -> Iterator[str]:
     for each in reads:
-        name = f'{each.attribute}["{each.key}"]' if each.HasField("key") else each.attribute
         value = f"= {json.dumps(each.value, ensure_ascii=False)}" if each.HasField("value") else "is absent"
-        yield f"{title}  {name} {value}{' (generated)' if each.generated else ''}"
+        yield f"{title}  {_place(each.attribute, each)} {value}{' (generated)' if each.generated else ''}"
+
+
+def _place(attribute: str, each: Any) -> str:
+    """An attribute, or a key of one, as expressions write it."""
+    return f'{attribute}["{each.key}"]' if each.HasField("key") else attribute
 
 
 def _after(message: str) -> str:
     return f"  {message}" if message else ""
-
-
-def _code(code: int) -> str:
-    import grpc
-
-    names: dict[int, str] = {each.value[0]: each.name for each in grpc.StatusCode}
-    return names.get(code, str(code))
 
 
 def _plain(message: Any) -> dict[str, Any]:
@@ -201,30 +193,3 @@ def _plain(message: Any) -> dict[str, Any]:
 
 def _print(message: Any, text: str, is_json: bool) -> None:
     typer.echo(json.dumps(_plain(message), indent=2) if is_json else text)
-
-
-def _call(command: str, address: str, folder: Path | None, ask: Callable[[Any], Awaitable[Any]]) -> Any:
-    return asyncio.run(_reach(command, address, folder, ask))
-
-
-async def _reach(command: str, address: str, folder: Path | None, ask: Callable[[Any], Awaitable[Any]]) -> Any:
-    import grpc
-
-    from meshwright.core import errors
-    from meshwright.core.grpc import Channel
-    from meshwright.core.identity import FileIdentity, part_id
-
-    def fail(status: int, reason: str) -> NoReturn:
-        arguments.fail(status, reason, command)
-
-    try:
-        source = FileIdentity(folder) if folder else None
-        peer = part_id(source.current().trust_domain, "mixer") if source else None
-        async with Channel(address, source, peer=peer) as channel:
-            return await ask(channel)
-    except errors.ConfigError as error:
-        fail(arguments.USAGE, str(error))
-    except grpc.aio.AioRpcError as error:
-        away = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-        remedy = f" (is mixer running at {address}?)" if away else ""
-        fail(_UNAVAILABLE if away else _REFUSED, f"{error.code().name}: {error.details()}{remedy}")

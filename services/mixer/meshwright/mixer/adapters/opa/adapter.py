@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from meshwright.mixer.adapter.v1 import Authorization, CheckResult, Host
+from meshwright.mixer.adapter.v1 import Authorization, CheckResult, Code, Host
 from meshwright.mixer.adapters.plain import plain_map
 from meshwright.mixer.config.fields import Model, Nanoseconds
 
@@ -56,8 +56,8 @@ class RegoHandler:
             return CheckResult(valid_duration=timedelta(0), valid_use_count=0)
         if allowed:
             return CheckResult(valid_duration=_VALID, valid_use_count=-1)
-        denied = CheckResult.deny("opa: request was rejected")
-        return CheckResult(code=denied.code, message=denied.message, valid_duration=_VALID, valid_use_count=-1)
+        message = "opa: request was rejected"
+        return CheckResult(code=Code.PERMISSION_DENIED, message=message, valid_duration=_VALID, valid_use_count=-1)
 
 
 class OpaAdapter:

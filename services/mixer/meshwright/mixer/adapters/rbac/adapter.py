@@ -14,7 +14,7 @@ from typing import Any
 import pydantic
 from pydantic import Field
 
-from meshwright.mixer.adapter.v1 import Authorization, CheckResult, Counter, Host
+from meshwright.mixer.adapter.v1 import Authorization, CheckResult, Code, Counter, Host
 from meshwright.mixer.adapters.rbac.decision import Name, Outcome, Roles
 from meshwright.mixer.config.fields import Model, Nanoseconds
 from meshwright.mixer.specs.rbac import RbacConfig, ServiceRole, ServiceRoleBinding
@@ -49,8 +49,8 @@ class RoleHandler:
         if outcome is Outcome.WOULD_DENY:
             self._permissive.inc()
         if outcome is Outcome.DENIED:
-            denied = CheckResult.deny("RBAC: no role allows it")
-            return CheckResult(code=denied.code, message=denied.message, valid_duration=_VALID, valid_use_count=-1)
+            message = "RBAC: no role allows it"
+            return CheckResult(code=Code.PERMISSION_DENIED, message=message, valid_duration=_VALID, valid_use_count=-1)
         return CheckResult(valid_duration=_VALID, valid_use_count=-1)
 
 
