@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from meshwright.mixer.cexl.errors import ExpressionError
+from meshwright.mixer.cexl.tokens import ESCAPES, Escapes, Lexer, Token
 
 MAX_CHARACTERS = 65_536
 """Longest expression. What people write has a few hundred characters, what policies become has more."""
@@ -30,40 +30,16 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_ESCAPE = re.compile(r"\\(?:[xX]([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))", re.DOTALL)
-_PLAIN_ESCAPES = {
-    "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
-    "\\": "\\", '"': '"', "'": "'", "`": "`", "?": "?",
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """`kind` is number, name, text, operator or end; `text` is what was written (for text: what it means)."""
-
-    kind: str
-    text: str
-    position: int
+_ESCAPES = Escapes(
+    re.compile(r"\\(?:[xX]([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))", re.DOTALL),
+    {**ESCAPES, "`": "`", "?": "?"},
+    r'use \\ for a backslash, or r"…" around a regular expression',
+)
 
 
 def tokenize(source: str) -> list[Token]:
     """All tokens of `source`, the last one of kind "end"."""
-    if len(source) > MAX_CHARACTERS:
-        raise ExpressionError(source, MAX_CHARACTERS, "expression too long", f"keep it to {MAX_CHARACTERS} characters")
-    tokens: list[Token] = []
-    position = 0
-    while position < len(source):
-        match = _TOKEN.match(source, position)
-        if match is None:
-            raise ExpressionError(source, position, *_unreadable(source[position]))
-        kind = match.lastgroup or ""
-        if kind in ("text", "raw"):
-            tokens.append(Token("text", _unquote(source, match.group(), position), position))
-        elif kind != "space":
-            tokens.append(Token(kind, match.group(), position))
-        position = match.end()
-    tokens.append(Token("end", "", len(source)))
-    return tokens
+    return _LEXER.tokenize(source)
 
 
 def _unreadable(character: str) -> tuple[str, str]:
@@ -91,19 +67,7 @@ def _unquote(source: str, quoted: str, position: int) -> str:
     body = body[width:-width]
     if "r" in prefix:
         return body
+    return _ESCAPES.decode(source, body, position + start + width)
 
-    def meaning(match: re.Match[str]) -> str:
-        hexadecimal = match.group(1) or match.group(2) or match.group(3)
-        code = int(hexadecimal, 16) if hexadecimal else int(match.group(4), 8) if match.group(4) else None
-        if code is None:
-            plain = _PLAIN_ESCAPES.get(match.group(5))
-            if plain is not None:
-                return plain
-        elif code <= 0x10FFFF and not 0xD800 <= code <= 0xDFFF:
-            return chr(code)
-        remedy = r'use \\ for a backslash, or r"…" around a regular expression'
-        raise ExpressionError(
-            source, position + start + width + match.start(), f"unknown escape `{match.group()}`", remedy
-        )
 
-    return _ESCAPE.sub(meaning, body)
+_LEXER = Lexer(_TOKEN, MAX_CHARACTERS, _unquote, _unreadable)

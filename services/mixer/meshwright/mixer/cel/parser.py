@@ -5,15 +5,11 @@ From loosest to tightest: `?:`, `||`, `&&`, comparisons and `in`, `+ -`, `* / %`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from meshwright.mixer.cel.lexer import RESERVED, Token, tokenize
+from meshwright.mixer.cel.lexer import RESERVED, tokenize
 from meshwright.mixer.cel.syntax import Call, Identifier, Index, ListLiteral, Literal, Node, Operation, Select
-from meshwright.mixer.cexl.errors import ExpressionError
+from meshwright.mixer.cexl.cursor import MAX_DEPTH, Cursor
+from meshwright.mixer.cexl.tokens import Token
 
-MAX_DEPTH = 32
-"""Deepest nesting of brackets, calls, conditionals and unary operators, and longest chain of `+` and its like."""
 MAX_NODES = 8192
 
 _PRECEDENCE = {
@@ -27,51 +23,11 @@ _INT64 = 2**63
 
 def parse(source: str) -> Node:
     """The syntax tree of `source`, or ExpressionError."""
-    return _Parser(source).whole()
+    parser = _Parser(source, tokenize(source), max_nodes=MAX_NODES, nests="brackets, calls and conditions")
+    return parser.whole(parser.expression)
 
 
-class _Parser:
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.tokens = tokenize(source)
-        self.next = 0
-        self.depth = 0
-        self.nodes = 0
-
-    def whole(self) -> Node:
-        if self.token.kind == "end":
-            raise self.error(self.token, "empty expression", "write a condition, or leave the field out")
-        node = self.expression()
-        if self.token.kind != "end":
-            remedy = "join the parts with an operator, or remove what follows"
-            raise self.error(self.token, f"unexpected `{self.token.text}`", remedy)
-        return node
-
-    @property
-    def token(self) -> Token:
-        return self.tokens[self.next]
-
-    def error(self, token: Token, reason: str, remedy: str) -> ExpressionError:
-        return ExpressionError(self.source, token.position, reason, remedy)
-
-    def take(self) -> Token:
-        token = self.token
-        self.next += token.kind != "end"
-        return token
-
-    def at(self, operator: str) -> bool:
-        return self.token.kind == "operator" and self.token.text == operator
-
-    def expect(self, operator: str, after: str) -> None:
-        if not self.at(operator):
-            raise self.error(self.token, f"`{operator}` is missing after {after}", f"add `{operator}`")
-        self.take()
-
-    def count(self, token: Token) -> None:
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise self.error(token, "expression too large", f"keep it to {MAX_NODES} parts, or split the rule")
-
+class _Parser(Cursor):
     def expression(self) -> Node:
         condition = self.binary(1)
         if not self.at("?"):
@@ -132,7 +88,7 @@ class _Parser:
                 self.expect(")", "the bracketed part")
                 return node
             case "operator" if token.text == "[":
-                return ListLiteral(self.listed(token, "]"), token.position)
+                return ListLiteral(self.listed(token, "]", self.expression), token.position)
             case "end":
                 raise self.error(token, "the expression ends too early", "complete it")
             case _:
@@ -149,7 +105,7 @@ class _Parser:
             )
         if self.at("("):
             self.take()
-            return Call(token.text, self.listed(token, ")"), None, token.position)
+            return Call(token.text, self.listed(token, ")", self.expression), None, token.position)
         return Identifier(token.text, token.position)
 
     def number(self, token: Token, text: str, *, negative: bool) -> Literal:
@@ -188,28 +144,7 @@ class _Parser:
                 raise self.error(member, "a name is missing after `.`", "write the attribute's full name")
             if self.at("("):
                 self.take()
-                node = Call(member.text, self.listed(member, ")"), node, member.position)
+                node = Call(member.text, self.listed(member, ")", self.expression), node, member.position)
             else:
                 node = Select(node, member.text, member.position)
         return node
-
-    def listed(self, opening: Token, end: str) -> tuple[Node, ...]:
-        """Expressions up to `end`, with commas between them; the opening bracket is taken already."""
-        values: list[Node] = []
-        with self.nested(opening):
-            while not self.at(end):
-                if values:
-                    self.expect(",", "the argument" if end == ")" else "the element")
-                    if end == "]" and self.at(end):
-                        break
-                values.append(self.expression())
-        self.take()
-        return tuple(values)
-
-    @contextmanager
-    def nested(self, token: Token) -> Iterator[None]:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise self.error(token, "nested too deep", f"nest brackets, calls and conditions {MAX_DEPTH} deep at most")
-        yield
-        self.depth -= 1

@@ -7,13 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Literal:
-    """A constant: text, whole number, number or truth value."""
-
-    value: str | int | float | bool
-    position: int
+from meshwright.mixer.cexl.syntax import Literal as Literal
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from meshwright.mixer.cexl.errors import ExpressionError
+from meshwright.mixer.cexl.tokens import ESCAPES, Escapes, Lexer, Token
 
 MAX_CHARACTERS = 8192
 """Longest expression; real ones have a few hundred characters."""
@@ -20,20 +19,12 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.))", re.DOTALL)
-_PLAIN_ESCAPES = {
-    "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"', "'": "'",
-}  # fmt: skip
+_ESCAPES = Escapes(
+    re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.))", re.DOTALL),
+    ESCAPES,
+    r"use \\ for a backslash, or back quotes around a regular expression",
+)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """`kind` is number, name, text, operator or end; `text` is what was written (for text: what it means)."""
-
-    kind: str
-    text: str
-    position: int
 
 
 def is_name(text: str) -> bool:
@@ -43,22 +34,7 @@ def is_name(text: str) -> bool:
 
 def tokenize(source: str) -> list[Token]:
     """All tokens of `source`, the last one of kind "end"."""
-    if len(source) > MAX_CHARACTERS:
-        raise ExpressionError(source, MAX_CHARACTERS, "expression too long", f"keep it to {MAX_CHARACTERS} characters")
-    tokens: list[Token] = []
-    position = 0
-    while position < len(source):
-        match = _TOKEN.match(source, position)
-        if match is None:
-            raise ExpressionError(source, position, *_unreadable(source[position]))
-        kind = match.lastgroup or ""
-        if kind == "text":
-            tokens.append(Token(kind, _unquote(source, match.group(), position), position))
-        elif kind != "space":
-            tokens.append(Token(kind, match.group(), position))
-        position = match.end()
-    tokens.append(Token("end", "", len(source)))
-    return tokens
+    return _LEXER.tokenize(source)
 
 
 def _unreadable(character: str) -> tuple[str, str]:
@@ -76,17 +52,7 @@ def _unquote(source: str, quoted: str, position: int) -> str:
     body = quoted[1:-1]
     if quoted[0] == "`":
         return body.replace("\r", "")
+    return _ESCAPES.decode(source, body, position + 1)
 
-    def meaning(match: re.Match[str]) -> str:
-        hexadecimal = match.group(1) or match.group(2) or match.group(3)
-        code = int(hexadecimal, 16) if hexadecimal else int(match.group(4), 8) if match.group(4) else None
-        if code is None:
-            plain = _PLAIN_ESCAPES.get(match.group(5))
-            if plain is not None:
-                return plain
-        elif code <= 0x10FFFF and not 0xD800 <= code <= 0xDFFF:
-            return chr(code)
-        remedy = r"use \\ for a backslash, or back quotes around a regular expression"
-        raise ExpressionError(source, position + 1 + match.start(), f"unknown escape `{match.group()}`", remedy)
 
-    return _ESCAPE.sub(meaning, body)
+_LEXER = Lexer(_TOKEN, MAX_CHARACTERS, _unquote, _unreadable)

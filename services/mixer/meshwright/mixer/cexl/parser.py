@@ -5,15 +5,11 @@ Precedence is Go's: `||` < `&&` < comparisons < `|` and `+`; so `a | "x" == "y"`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from meshwright.mixer.cexl.errors import ExpressionError
-from meshwright.mixer.cexl.lexer import Token, tokenize
+from meshwright.mixer.cexl.cursor import MAX_DEPTH, Cursor
+from meshwright.mixer.cexl.lexer import tokenize
 from meshwright.mixer.cexl.syntax import Call, Index, Literal, Name, Node, Operation
+from meshwright.mixer.cexl.tokens import Token
 
-MAX_DEPTH = 32
-"""Deepest nesting of brackets, calls and `!`."""
 MAX_NODES = 1024
 
 _PRECEDENCE = {"||": 1, "&&": 2, "==": 3, "!=": 3, "<": 3, "<=": 3, ">": 3, ">=": 3, "|": 4, "+": 4}
@@ -23,50 +19,13 @@ _INT64 = 2**63
 
 def parse(source: str) -> Node:
     """The syntax tree of `source`, or ExpressionError."""
-    return _Parser(source).expression()
+    parser = _Parser(source, tokenize(source), max_nodes=MAX_NODES, nests="brackets and calls")
+    return parser.whole(parser.expression)
 
 
-class _Parser:
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.tokens = tokenize(source)
-        self.next = 0
-        self.depth = 0
-        self.nodes = 0
-
+class _Parser(Cursor):
     def expression(self) -> Node:
-        if self.token.kind == "end":
-            raise self.error(self.token, "empty expression", "write a condition, or leave the field out")
-        node = self.binary(1)
-        if self.token.kind != "end":
-            remedy = "join the parts with an operator, or remove what follows"
-            raise self.error(self.token, f"unexpected `{self.token.text}`", remedy)
-        return node
-
-    @property
-    def token(self) -> Token:
-        return self.tokens[self.next]
-
-    def error(self, token: Token, reason: str, remedy: str) -> ExpressionError:
-        return ExpressionError(self.source, token.position, reason, remedy)
-
-    def take(self) -> Token:
-        token = self.token
-        self.next += 1
-        return token
-
-    def at(self, operator: str) -> bool:
-        return self.token.kind == "operator" and self.token.text == operator
-
-    def expect(self, operator: str, after: str) -> None:
-        if not self.at(operator):
-            raise self.error(self.token, f"`{operator}` is missing after {after}", f"add `{operator}`")
-        self.take()
-
-    def count(self, token: Token) -> None:
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise self.error(token, "expression too large", f"keep it to {MAX_NODES} parts, or split the rule")
+        return self.binary(1)
 
     def binary(self, floor: int) -> Node:
         left = self.unary()
@@ -113,7 +72,7 @@ class _Parser:
                 return self.name_or_call(token)
             case "operator" if token.text == "(":
                 with self.nested(token):
-                    node = self.binary(1)
+                    node = self.expression()
                 self.expect(")", "the bracketed part")
                 return node
             case "end":
@@ -157,7 +116,7 @@ class _Parser:
                 raise self.error(token, "calls chained too deep", f"chain {MAX_DEPTH} at most")
             if token.text == "[":
                 with self.nested(token):
-                    key = self.binary(1)
+                    key = self.expression()
                 self.expect("]", "the key")
                 node = Index(node, key, token.position)
             else:
@@ -169,19 +128,4 @@ class _Parser:
 
     def arguments(self, function: Token) -> tuple[Node, ...]:
         self.expect("(", f"`{function.text}`")
-        values: list[Node] = []
-        with self.nested(function):
-            while not self.at(")"):
-                if values:
-                    self.expect(",", "the argument")
-                values.append(self.binary(1))
-        self.take()
-        return tuple(values)
-
-    @contextmanager
-    def nested(self, token: Token) -> Iterator[None]:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise self.error(token, "nested too deep", f"nest brackets and calls {MAX_DEPTH} deep at most")
-        yield
-        self.depth -= 1
+        return self.listed(function, ")", self.expression)
