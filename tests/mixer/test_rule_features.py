@@ -13,7 +13,7 @@ from meshwright.api.policy.v1 import policy_pb2 as pb
 from meshwright.core.config.objects import Object
 from meshwright.dataplane.policy import Engine
 from meshwright.mixer.cexl import ValueType
-from meshwright.mixer.config import compilation
+from meshwright.mixer.config import instance_compiler
 from meshwright.mixer.config.compiled import Compiled
 from meshwright.mixer.config.compiler import PolicyCompiler, compile_policy
 from meshwright.mixer.templates import Template, Variety
@@ -41,7 +41,7 @@ class Everything:
 @pytest.fixture(autouse=True)
 def keyval(monkeypatch: pytest.MonkeyPatch) -> None:
     """A template that puts something out."""
-    monkeypatch.setattr(compilation, "TEMPLATES", {**compilation.TEMPLATES, "keyval": KEYVAL})
+    monkeypatch.setattr(instance_compiler, "TEMPLATES", {**instance_compiler.TEMPLATES, "keyval": KEYVAL})
 
 
 def compiled(*documents: Object, **options: Any) -> tuple[Compiled, pb.Policy]:
