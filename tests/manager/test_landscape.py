@@ -118,8 +118,8 @@ def test_endpoints_come_from_all_slices_with_their_zones_and_whether_a_proxy_is_
         slice_("catalog-6", "catalog", [endpoint("fd00::1", "catalog-1")], family="IPv6"),
     )
     assert discovered.endpoints["catalog", 80] == (
-        Endpoint("10.1.0.1", 8080, "north", True),
-        Endpoint("10.1.0.2", 8080, "south", False),
+        Endpoint("10.1.0.1", 8080, "north", True, labels=(("app", "catalog"),)),
+        Endpoint("10.1.0.2", 8080, "south", False, labels=(("app", "catalog"),)),
         Endpoint("192.0.2.1", 8080, "", meshed=False, outside=True),
     )
     assert discovered.accounts["catalog"] == ("catalog",), "only who has a proxy shows an identity"
@@ -151,7 +151,7 @@ def test_an_endpoint_waits_for_its_pod_because_that_says_how_it_is_spoken_to() -
     land = landscape(CATALOG, slice_("a", "catalog", [endpoint("10.1.0.1", "catalog-1")]))
     assert land.settle()["shop"].endpoints["catalog", 80] == ()
     put(land, "pods", ONE)
-    assert land.settle()["shop"].endpoints["catalog", 80] == (Endpoint("10.1.0.1", 8080),)
+    assert land.settle()["shop"].endpoints["catalog", 80] == (Endpoint("10.1.0.1", 8080, labels=(("app", "catalog"),)),)
 
 
 def test_a_pod_knows_its_services_before_it_is_ready() -> None:

@@ -74,7 +74,8 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
 
         hub = Hub()
         publisher = Publisher(hub, _parameters(settings))
-        catalogue = Catalogue(state, strict=settings.config is not None, on_change=publisher)
+        empty = mesh.Mesh(0, {}, settings.platform_namespace, settings.trust_domain)
+        catalogue = Catalogue(state, strict=settings.config is not None, on_change=publisher, empty=empty)
         source = await stack.enter_async_context(config.connect(settings, facts, state))
         writer = None if settings.config is not None else config.Ledger(facts)
         own.spawn(_follow(source, catalogue), "follow configuration")

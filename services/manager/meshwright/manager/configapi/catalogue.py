@@ -35,10 +35,12 @@ class State:
 
 
 class Catalogue:
-    """The newest state. `strict`: a snapshot with a fault is refused as a whole."""
+    """The newest state. `strict`: a snapshot with a fault is refused as a whole; `empty` is the mesh to begin with."""
 
-    def __init__(self, health: Health, *, strict: bool, on_change: Callable[[mesh.Mesh], None]) -> None:
-        self.state = State()
+    def __init__(
+        self, health: Health, *, strict: bool, on_change: Callable[[mesh.Mesh], None], empty: mesh.Mesh = mesh.EMPTY
+    ) -> None:
+        self.state = State(mesh=empty)
         self._health, self._strict, self._on_change = health, strict, on_change
         self._read: dict[Key, tuple[str, parse.Parsed]] = {}  # the source's texts; equal text needs no second look
         self._changed = asyncio.Event()

@@ -9,7 +9,8 @@ from enum import Enum
 from meshwright.core import errors
 from meshwright.core.config import Key
 from meshwright.manager.configapi.catalogue import State
-from meshwright.manager.model import kinds, mesh, parse, review
+from meshwright.manager.model import kinds, mesh, notices, parse, review
+from meshwright.manager.model.domain import host_of
 from meshwright.manager.model.fault import Fault, Findings
 
 MAX_OBJECT_BYTES = 1 << 20
@@ -125,7 +126,7 @@ def delete(keys: Sequence[Key], state: State, *, ignore_missing: bool, owned: Ow
                 some = ", ".join(inside[:3]) + (f" and {len(inside) - 3} more" if len(inside) > 3 else "")
                 message = f"namespace {key.name} holds {some}: delete them first or in the same request"
                 plan.findings.violations.append(Fault(key, "", message, _place(key, keys)))
-    plan.findings.warnings += _left_behind(keys, plan)
+    plan.findings.warnings += _left_behind(keys, plan, state.mesh)
     return plan
 
 
@@ -145,16 +146,13 @@ def _deletable(given: Key, state: State, *, ignore_missing: bool) -> tuple[Key, 
     return key, ""
 
 
-def _left_behind(keys: Sequence[Key], plan: Plan) -> list[Fault]:
+def _left_behind(keys: Sequence[Key], plan: Plan, before: mesh.Mesh) -> list[Fault]:
     faults = []
-    for found in plan.after.values():
-        if found.kind is not kinds.TRAFFIC_SPLIT:
-            continue
-        split = found.document.model_dump()["spec"]
-        for name in (split["service"].split(".")[0], *(backend["service"] for backend in split["backends"])):
-            service = Key(kinds.SERVICE.api_version, kinds.SERVICE.name, found.key.namespace, name)
-            if service in plan.delete:
-                message = f"{found.key} refers to it: requests for it fail until one of both is put right"
+    for service in sorted(plan.delete):
+        if (service.api_version, service.kind) == (kinds.SERVICE.api_version, kinds.SERVICE.name):
+            host = host_of(service.name, service.namespace)
+            for key in sorted({*notices.referrers(before, host)} - plan.delete):
+                message = f"{key} refers to it: requests for it fail until one of both is put right"
                 faults.append(Fault(service, "", message, _place(service, keys)))
     return faults
 

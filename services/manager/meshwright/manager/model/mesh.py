@@ -1,29 +1,34 @@
-"""The mesh that the objects describe: services, workloads, sidecars and splits, with their references resolved.
+"""The mesh that the objects describe: services, workloads, sidecars and what is said of them, with references resolved.
 
 One decision to know: everything is immutable and grouped by namespace (`Area`), and an area whose objects did not
 change is the same Python object in the next `Mesh`. So whoever works from a mesh finds what changed by identity,
-and a change costs what its namespace costs. What a cluster holds (its Services and Pods) comes resolved, as one
-`Discovered` a namespace, and stands beside what configuration objects say; where both name a service, the cluster's is
-meant.
+and a change costs what its namespace costs. Objects of one namespace may speak of another's services: each area says
+(`Area.says`) and hears (`Area.spoken`), and is another object when what it hears is. What a cluster holds (its Services
+and Pods) comes resolved, as one `Discovered` a namespace, and stands beside what configuration objects say; where both
+name a service, the cluster's is meant.
 """
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from meshwright.core.config import Key
+from meshwright.core.identity import SYSTEM_NAMESPACE
 from meshwright.manager.istio.sidecar import Sidecar as SidecarDocument
 from meshwright.manager.istio.workload_entry import INJECTED, WorkloadEntry
-from meshwright.manager.model.domain import DOMAIN
+from meshwright.manager.model import claims, dialects
+from meshwright.manager.model.claims import Said, Spoken
+from meshwright.manager.model.domain import host_of, service_of
 from meshwright.manager.model.kubernetes import ON_POLICY_OUTAGE, ServicePort
 from meshwright.manager.model.kubernetes import Service as ServiceDocument
+from meshwright.manager.model.meaning import Context, Meaning
 from meshwright.manager.model.parse import Parsed
-from meshwright.manager.smi.traffic_split import TrafficSplit
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -88,7 +93,7 @@ class Service:
     @property
     def host(self) -> str:
         """The whole DNS name."""
-        return f"{self.name}.{self.namespace}.{DOMAIN}"
+        return host_of(self.name, self.namespace)
 
     @property
     def clustered(self) -> bool:
@@ -160,20 +165,11 @@ class Sidecar:
     egress: tuple[Egress, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Who answers for `service`: names of services of the same namespace, with weights."""
-
-    namespace: str
-    name: str
-    service: str
-    backends: tuple[tuple[str, int], ...]
-
-
 class Endpoint(NamedTuple):
     """An address and a port. Not `meshed`: no proxy of ours is there, so that bytes go there as they are.
 
     `outside`: it is no workload of the mesh's or the cluster's, such as the API server or a database elsewhere.
+    `labels` are the workload's, sorted.
     """
 
     address: str
@@ -181,6 +177,7 @@ class Endpoint(NamedTuple):
     zone: str = ""
     meshed: bool = True
     outside: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +192,8 @@ class Discovered:
 
 
 NOTHING = Discovered({}, {}, {}, {}, {})
+SILENCE = Meaning()
+UNHEARD = Spoken("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,21 +204,34 @@ class Area:
     services: Mapping[str, Service]
     workloads: Mapping[str, Workload]
     sidecars: Mapping[str, Sidecar]
-    splits: Mapping[str, Split]
     endpoints: Mapping[tuple[str, int], tuple[Endpoint, ...]]  # by service and its port
     accounts: Mapping[str, tuple[str, ...]]  # service accounts behind a service
     services_of: Mapping[str, tuple[str, ...]]  # services that a workload answers for
     sidecars_of: Mapping[str, tuple[str, ...]]  # by workload; more than one is an error
-    splits_of: Mapping[str, tuple[str, ...]]  # by service; more than one is an error
     discovered: Discovered = NOTHING  # what a cluster gave to all this
+    members: tuple[Parsed, ...] = field(default=(), repr=False)  # of dialects: what `meaning` is made from
+    meaning: Meaning = SILENCE  # what they mean
+    says: Mapping[str, Said] = field(default_factory=dict)  # the part of it about services, by their namespace
+    heard: Mapping[str, Said] = field(default_factory=dict)  # what all say of its own services, by who says it
+    spoken: Mapping[str, Spoken] = field(default_factory=dict)  # the same, by service
+    abroad: Mapping[str, Service | None] = field(default_factory=dict)  # hosts elsewhere that its services' routes name
+
+    def service(self, host: str) -> Service | None:
+        """Return a service that routes of this area's services may lead to, by its whole DNS name."""
+        found = service_of(host)
+        if found is None:
+            return None
+        return self.services.get(found[1]) if found[0] == self.namespace else self.abroad.get(host)
 
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """All of it at one revision."""
+    """All of it at one revision. Access rules of `root_namespace` are for all namespaces."""
 
     revision: int
     areas: Mapping[str, Area]
+    root_namespace: str = SYSTEM_NAMESPACE
+    trust_domain: str = "mesh.local"
 
 
 EMPTY = Mesh(0, {})
@@ -234,7 +246,7 @@ def build(
 ) -> Mesh:
     """Resolve valid objects into a mesh, keeping the areas of `previous` that are made from the same."""
     before, mesh = previous
-    touched: set[str] = set()
+    touched: set[str] = set()  # namespaces that must be resolved anew
     if objects is not before:
         touched |= {key.namespace for key, parsed in objects.items() if before.get(key) is not parsed}
         touched |= {key.namespace for key in before if key not in objects}
@@ -249,20 +261,68 @@ def build(
         if key.namespace in members:
             members[key.namespace].append(parsed)
     areas = {namespace: area for namespace, area in mesh.areas.items() if namespace not in touched}
-    areas |= {
-        namespace: resolve(namespace, parsed, discovered.get(namespace, NOTHING))
-        for namespace, parsed in members.items()
-        if parsed or namespace in discovered
+    for namespace, own in members.items():
+        if own or namespace in discovered:
+            context = Context(namespace, mesh.root_namespace, mesh.trust_domain)
+            areas[namespace] = resolve(context, own, discovered.get(namespace, NOTHING), mesh.areas.get(namespace))
+    _listen(areas, mesh.areas, touched)
+    return replace(mesh, revision=revision, areas=areas)
+
+
+def _listen(areas: dict[str, Area], before: Mapping[str, Area], touched: set[str]) -> None:
+    """Let the areas hear what is said of their services, and find the services that their routes name elsewhere."""
+    said: dict[str, dict[str, Said]] = defaultdict(dict)
+    for speaker, area in areas.items():
+        for owner, words in area.says.items():
+            said[owner][speaker] = words
+    for namespace, area in areas.items():
+        old = before.get(namespace)
+        heard: Mapping[str, Said] = said.get(namespace, {})
+        known = old is not None and _same(heard, old.heard)
+        if area is old and known and not any(_namespace(host) in touched for host in area.abroad):
+            continue
+        spoken = old.spoken if old and known else claims.gather(namespace, heard)
+        abroad = _abroad(namespace, spoken, areas)
+        if old and abroad == old.abroad:
+            abroad = old.abroad
+        if area is not old or not known or abroad is not old.abroad:
+            areas[namespace] = replace(area, heard=old.heard if old and known else heard, spoken=spoken, abroad=abroad)
+
+
+def _abroad(namespace: str, spoken: Mapping[str, Spoken], areas: Mapping[str, Area]) -> Mapping[str, Service | None]:
+    hosts = {
+        destination.host
+        for each in spoken.values()
+        for claim in each.claims
+        for destination in claim.routes.destinations
     }
-    return Mesh(revision, areas)
+    return {host: _find(areas, host) for host in sorted(hosts) if _namespace(host) not in ("", namespace)}
 
 
-def resolve(namespace: str, members: Iterable[Parsed], discovered: Discovered = NOTHING) -> Area:
-    """Build one namespace from its objects, and from what a cluster has there."""
+def _same(one: Mapping[str, Said], other: Mapping[str, Said]) -> bool:
+    return one.keys() == other.keys() and all(one[name] is other[name] for name in one)
+
+
+def _namespace(host: str) -> str:
+    found = service_of(host)
+    return found[0] if found else ""
+
+
+def _find(areas: Mapping[str, Area], host: str) -> Service | None:
+    found = service_of(host)
+    area = areas.get(found[0]) if found else None
+    return area.services.get(found[1]) if found and area else None
+
+
+def resolve(
+    context: Context, members: Iterable[Parsed], discovered: Discovered = NOTHING, before: Area | None = None
+) -> Area:
+    """Build one namespace from its objects, and from what a cluster has there; `before` is what it was."""
+    namespace = context.namespace
     services: dict[str, Service] = {}
     workloads: dict[str, Workload] = {}
     sidecars: dict[str, Sidecar] = {}
-    splits: dict[str, Split] = {}
+    spoken: list[Parsed] = []
     for parsed in members:
         name = parsed.key.name
         match parsed.document:
@@ -272,18 +332,14 @@ def resolve(namespace: str, members: Iterable[Parsed], discovered: Discovered = 
                 workloads[name] = _workload(namespace, document)
             case SidecarDocument() as document:
                 sidecars[name] = _sidecar(namespace, document)
-            case TrafficSplit() as document:
-                backends = tuple((backend.service, backend.weight) for backend in document.spec.backends)
-                splits[name] = Split(namespace, name, document.root, backends)
+            case _:
+                spoken.append(parsed)
     index = _Labels(workloads.values())
     behind = {name: index.select(service.selector) for name, service in services.items()}
     services_of: dict[str, list[str]] = defaultdict(list)
     for name in sorted(behind):
         for workload in behind[name]:
             services_of[workload.name].append(name)
-    splits_of: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(splits):
-        splits_of[splits[name].service].append(name)
     endpoints = {
         (name, port.number): _endpoints(port, behind[name])
         for name, service in services.items()
@@ -294,19 +350,37 @@ def resolve(namespace: str, members: Iterable[Parsed], discovered: Discovered = 
     all_workloads = _with(workloads, discovered.workloads)
     if sidecars:
         index = _Labels(all_workloads.values())
+    meaning, says = _understood(context, tuple(spoken), before)
     return Area(
         namespace,
         _with(services, discovered.services),
         all_workloads,
         sidecars,
-        splits,
         _with(endpoints, discovered.endpoints),
         _with(accounts, discovered.accounts),
         _with(workloads_of, discovered.services_of),
         sidecars_of=_sidecars_of(index, sidecars, all_workloads) if sidecars else {},
-        splits_of={name: tuple(found) for name, found in splits_of.items()},
         discovered=discovered,
+        members=tuple(spoken),
+        meaning=meaning,
+        says=says,
     )
+
+
+def _understood(
+    context: Context, members: tuple[Parsed, ...], before: Area | None
+) -> tuple[Meaning, Mapping[str, Said]]:
+    """Translate the dialects' objects; what is said of another namespace stays the same object while it is equal."""
+    if before is None:
+        meaning = dialects.translate(members, context) if members else SILENCE
+        return meaning, claims.spread(meaning)
+    if len(members) == len(before.members) and all(map(operator.is_, members, before.members)):
+        return before.meaning, before.says
+    meaning = dialects.translate(members, context)
+    says = claims.spread(meaning)
+    return meaning, {
+        owner: before.says[owner] if before.says.get(owner) == said else said for owner, said in says.items()
+    }
 
 
 def _with(own: Mapping[K, V], clusters: Mapping[K, V]) -> Mapping[K, V]:
@@ -351,7 +425,8 @@ def _endpoints(port: Port, workloads: Iterable[Workload]) -> tuple[Endpoint, ...
     for workload in workloads:
         number = workload.target(port)
         if number is not None:  # a workload that doesn't have the named port can't answer on it
-            found.add(Endpoint(workload.address, number, "", workload.proxy is not Proxy.NONE))
+            labels = tuple(sorted(workload.labels.items()))
+            found.add(Endpoint(workload.address, number, "", workload.proxy is not Proxy.NONE, labels=labels))
     return tuple(sorted(found))
 
 

@@ -13,7 +13,8 @@ from meshwright.core.identity import SYSTEM_NAMESPACE
 from meshwright.manager.model import kinds
 from meshwright.manager.model.document import DEFAULT_NAMESPACE
 from meshwright.manager.model.fault import Fault, Findings
-from meshwright.manager.model.mesh import Area, Mesh, Protocol, Proxy, Split
+from meshwright.manager.model.mesh import Area, Mesh, Protocol, Proxy
+from meshwright.manager.model.notices import notices
 from meshwright.manager.model.parse import Parsed
 
 PERMANENT = (DEFAULT_NAMESPACE, SYSTEM_NAMESPACE)
@@ -43,20 +44,11 @@ def review(mesh: Mesh, changed: Mapping[Key, Parsed], existing: Collection[str])
         if area is not None:
             findings.violations += _claims(area, changed)
             findings.warnings += _consequences(area, changed)
+    findings.warnings += (Fault(each.key, each.field, each.message) for each in notices(mesh, changed))
     return findings
 
 
 def _claims(area: Area, changed: Collection[Key]) -> Iterator[Fault]:
-    for service, names in area.splits_of.items():
-        if len(names) > 1:
-            keys = [_key(kinds.TRAFFIC_SPLIT, area, name) for name in names]
-            for key in _blamed(keys, changed):
-                others = ", ".join(name for name in names if name != key.name)
-                yield Fault(
-                    key,
-                    "spec.service",
-                    f"service {service} is already split by {others}: change that one, or delete it first",
-                )
     told: set[tuple[str, ...]] = set()
     for workload, names in area.sidecars_of.items():
         if len(names) > 1 and names not in told:
@@ -76,10 +68,6 @@ def _blamed(keys: list[Key], changed: Collection[Key]) -> list[Key]:
 
 
 def _consequences(area: Area, changed: Mapping[Key, Parsed]) -> Iterator[Fault]:
-    for split in area.splits.values():
-        key = _key(kinds.TRAFFIC_SPLIT, area, split.name)
-        if key in changed:
-            yield from _split(area, split, key)
     for service in area.services.values():
         key = _key(kinds.SERVICE, area, service.name)
         if key not in changed:
@@ -98,28 +86,6 @@ def _consequences(area: Area, changed: Mapping[Key, Parsed]) -> Iterator[Fault]:
         key = _key(kinds.WORKLOAD_ENTRY, area, workload.name)
         if workload.proxy is Proxy.SOCKETS and key in changed and not area.sidecars_of.get(workload.name):
             yield Fault(key, "", "no Sidecar selects this workload, so that its proxy serves nothing until one does")
-
-
-def _split(area: Area, split: Split, key: Key) -> Iterator[Fault]:
-    root = area.services.get(split.service)
-    if root is None:
-        message = f"service {split.service} doesn't exist: the split has no effect until it does"
-        yield Fault(key, "spec.service", message)
-    total = sum(weight for _, weight in split.backends)
-    for number, (name, weight) in enumerate(split.backends):
-        field = f"spec.backends[{number}].service"
-        share = f"{100 * weight / total:.3g} % of the requests"
-        backend = area.services.get(name)
-        if backend is None:
-            consequence = f"{share} fail until it does" if weight else "with weight 0 nothing is sent there"
-            yield Fault(key, field, f"service {name} doesn't exist: {consequence}")
-        elif root is not None:
-            missing = [port.number for port in root.ports if port.number not in {p.number for p in backend.ports}]
-            if missing:
-                ports = ", ".join(map(str, missing))
-                yield Fault(
-                    key, field, f"service {name} has no port {ports} of {root.name}: it gets none of its requests"
-                )
 
 
 def _key(kind: kinds.Kind, area: Area, name: str) -> Key:

@@ -12,6 +12,9 @@ from enum import Enum, IntEnum
 
 from meshwright.core.config import Key
 
+MESH = "mesh"
+"""Where routes hold that no gateway has: in the proxies of callers."""
+
 
 class Dialect(IntEnum):
     """Whose routes of one host and port win: the lowest. The losers' objects say so in their status."""
@@ -83,15 +86,18 @@ class Destination:
     host: str
     port: int | None = None
     subset: str = ""  # one that a TrafficPolicy of the host names
-    labels: tuple[tuple[str, str], ...] = ()  # or any workloads of the host with these labels
+    labels: tuple[tuple[str, str], ...] = ()  # or any workloads of the host with these labels, sorted
+    only_port: bool = False  # without `port`: a host that has one port only is reached there, whatever the caller named
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A destination and its share: weight ÷ sum of weights; 0 gets nothing.
 
-    `fault`, where not empty, is why it can't be reached (it doesn't exist, it may not be referred to): its share of the
-    requests is answered with 500, as the Gateway API says, or with 503 where `missing` may still come (SMI).
+    `fault`, where not empty, is why it can't be reached (it may not be referred to): its share of the requests fails,
+    as it does when the host or the port that it names doesn't exist. They are answered with 500, as the Gateway API
+    says, or with 503 where `missing` may still come (SMI). A host that exists and lacks the port that the caller named
+    (no `Destination.port`) gets nothing. `field` is where the origin names it, for people.
     """
 
     destination: Destination
@@ -100,6 +106,7 @@ class Backend:
     response_headers: HeaderChanges = HeaderChanges()
     fault: str = ""
     missing: bool = False
+    field: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +241,7 @@ class Routes:
     """What one dialect says of a host, in the order in which it is tried. `ports` None: of all its ports.
 
     `exported`: None for callers of every namespace, else those of these only (``.`` is resolved already). `gateways`
-    are those at which it holds, ``mesh`` being the proxies of callers.
+    are those at which it holds, ``mesh`` being the proxies of callers. `field` is where the origins name the host.
     """
 
     host: str  # a whole DNS name; ``*.example.com`` and ``*`` at gateways
@@ -243,9 +250,21 @@ class Routes:
     connections: tuple[ConnectionRoute, ...] = ()
     ports: frozenset[int] | None = None
     exported: frozenset[str] | None = None
-    gateways: frozenset[str] = frozenset(("mesh",))
+    gateways: frozenset[str] = frozenset((MESH,))
+    field: str = ""
 
     @property
     def origins(self) -> frozenset[Key]:
         """The objects that it was made from."""
-        return frozenset(route.origin for route in (*self.http, *self.connections))
+        return frozenset(route.origin for route in self.all)
+
+    @property
+    def all(self) -> tuple[HttpRoute | ConnectionRoute, ...]:
+        """Routes of requests, then those of connections."""
+        return (*self.http, *self.connections)
+
+    @property
+    def destinations(self) -> frozenset[Destination]:
+        """All that its routes lead to."""
+        backends = {backend.destination for route in self.all for backend in route.backends}
+        return frozenset(backends | {mirror.destination for route in self.http for mirror in route.mirrors})

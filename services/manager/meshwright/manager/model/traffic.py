@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from meshwright.core.config import Key
@@ -130,4 +130,4 @@ class TrafficPolicy:
     ports: tuple[tuple[int, Settings], ...] = ()
     subsets: tuple[Subset, ...] = ()
     exported: frozenset[str] | None = None
-    callers: tuple[tuple[str, str], ...] = field(default=())
+    callers: tuple[tuple[str, str], ...] = ()

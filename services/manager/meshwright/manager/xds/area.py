@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from meshwright.manager.model.mesh import Area, Endpoint, Port, Protocol, Service
+from meshwright.manager.model.mesh import UNHEARD, Area, Endpoint, Port, Protocol, Service
 from meshwright.manager.xds import cluster, endpoint, names, redirect, route, wire
 
 T = TypeVar("T")
@@ -116,7 +116,12 @@ def moved(area: Area, before: Area, previous: AreaResources, parameters: names.P
     It is what happens most often by far, and costs the services whose endpoints moved.
     """
     same = area.services is before.services and area.accounts is before.accounts
-    if not same or area.splits != before.splits or area.endpoints.keys() != before.endpoints.keys():
+    if (
+        not same
+        or area.spoken != before.spoken
+        or area.abroad != before.abroad
+        or area.endpoints.keys() != before.endpoints.keys()
+    ):
         return None
     endpoints, made = {**previous.endpoints}, {**previous.made}
     for key, now in area.endpoints.items():
@@ -180,15 +185,10 @@ def _carried_ports(service: Service) -> Iterator[Port]:
 
 def _behind(area: Area, service: Service) -> object:
     """All that a service's routes are made from."""
-    splits = area.splits_of.get(service.name)
-    if not splits:
-        return service.ports
-    backends = area.splits[splits[0]].backends
-    return service.ports, [(name, weight, _ports(area.services.get(name))) for name, weight in backends]
-
-
-def _ports(service: Service | None) -> tuple[Port, ...] | None:
-    return service.ports if service else None
+    claims = area.spoken.get(service.name, UNHEARD).claims
+    hosts = {destination.host for claim in claims for destination in claim.routes.destinations}
+    found = {host: area.service(host) for host in sorted(hosts)}
+    return service.ports, claims, [(host, led_to.ports if led_to else None) for host, led_to in found.items()]
 
 
 def _keep(old: _Made[T], new: _Made[T], key: Hashable, made_from: object, make: Callable[[], T]) -> T:

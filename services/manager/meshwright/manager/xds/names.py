@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from meshwright.core.spiffe import workload_id
@@ -32,14 +33,19 @@ class Parameters:
         return workload_id(self.trust_domain, namespace, service_account)
 
 
-def outbound(service: Service, port: Port) -> str:
-    """Return the name of the cluster for a service's port."""
-    return f"outbound|{port.number}||{service.host}"
+def outbound(service: Service, port: Port, subset: str = "") -> str:
+    """Return the name of the cluster for a service's port, or for a subset of its workloads there."""
+    return outbound_to(service.host, port.number, subset)
 
 
-def outbound_missing(namespace: str, service: str, port: Port) -> str:
-    """Return the name that a service's cluster will have once the service exists."""
-    return f"outbound|{port.number}||{service}.{namespace}.svc.cluster.local"
+def outbound_to(host: str, port: int, subset: str = "") -> str:
+    """Return the name of the cluster for a host's port, whether it exists or not."""
+    return f"outbound|{port}|{subset}|{host}"
+
+
+def group(labels: Iterable[tuple[str, str]]) -> str:
+    """Return what stands for a subset's name where workloads are named by their labels."""
+    return ",".join(f"{key}={value}" for key, value in labels)
 
 
 def inbound(number: int) -> str:

@@ -24,8 +24,10 @@ from meshwright.api.envoy.config.route.v3.route_components_pb2 import (
 )
 from meshwright.api.envoy.config.route.v3.route_pb2 import RouteConfiguration
 from meshwright.api.envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2 import CheckSettings, ExtAuthzPerRoute
-from meshwright.manager.model.mesh import Area, Ingress, Port, Protocol, Service, Split, Workload
-from meshwright.manager.xds import names, retry, wire
+from meshwright.manager.model.claims import ANYBODY
+from meshwright.manager.model.mesh import UNHEARD, Area, Ingress, Port, Protocol, Service, Workload
+from meshwright.manager.model.routing import Backend
+from meshwright.manager.xds import destination, names, retry, wire
 
 METADATA = "meshwright"  # the key of a route's metadata under which access logs find what the request was for
 _REQUEST_SECONDS = 60  # for HTTP/1.1 services; those of HTTP/2 carry calls of any length and their own deadlines
@@ -46,22 +48,25 @@ def hosts(service: Service, port: Port, *, short: bool) -> list[str]:
 
 
 def outbound(area: Area, service: Service, port: Port, *, short: bool) -> VirtualHost:
-    """Route a service's port to its workloads, or to those of its split."""
-    splits = area.splits_of.get(service.name)
+    """Route a service's port to its workloads, or to where its routes lead."""
     host = VirtualHost(
         name=f"{service.host}:{port.number}",
         domains=hosts(service, port, short=short),
         include_request_attempt_count=True,
     )
-    action = (
-        _split(area, area.splits[splits[0]], port) if splits else RouteAction(cluster=names.outbound(service, port))
-    )
-    if action is None:
-        text = f"the split of {service.host} names no service that has port {port.number}\n"
-        host.routes.append(_answer(503, text))
-    else:
-        _deadline(action, port.protocol)
-        host.routes.extend(_with_retries(action))
+    caller = area.namespace if short else ANYBODY
+    routes = area.spoken.get(service.name, UNHEARD).http(port.number, caller)
+    actions = [_split(area, route.backends, port) for route in routes] or [
+        RouteAction(cluster=names.outbound(service, port))
+    ]
+    for action in actions:
+        if action is None:
+            host.routes.append(
+                _answer(503, f"no route of {service.host} leads to a service that has port {port.number}\n")
+            )
+        else:
+            _deadline(action, port.protocol)
+            host.routes.extend(_with_retries(action))
     return host
 
 
@@ -148,21 +153,9 @@ def _inbound_host(
     return host
 
 
-def _split(area: Area, split: Split, port: Port) -> RouteAction | None:
-    """SMI: shares are weight ÷ sum; a backend without the port is left out; one that doesn't exist keeps its share."""
-    shares: list[tuple[str, int]] = []
-    for name, weight in split.backends:
-        backend = area.services.get(name)
-        if backend is None:
-            shares.append((names.outbound_missing(area.namespace, name, port), weight))
-        else:
-            matching = [
-                candidate
-                for candidate in backend.ports
-                if candidate.number == port.number and candidate.protocol is not Protocol.OTHER
-            ]
-            shares += [(names.outbound(backend, candidate), weight) for candidate in matching]
-    shares = [(cluster, weight) for cluster, weight in shares if weight]
+def _split(area: Area, backends: Iterable[Backend], port: Port) -> RouteAction | None:
+    found = [(destination.cluster(area, backend, port), backend.weight) for backend in backends]
+    shares = [(cluster, weight) for cluster, weight in found if cluster and weight]
     if not shares:
         return None
     if len(shares) == 1:

@@ -227,7 +227,10 @@ class _Place:
         if not found.pod:
             return Endpoint(found.address, number, found.zone, meshed=False, outside=True)
         pod = self._pods.get(found.pod)
-        return Endpoint(found.address, number, found.zone, pod.proxy is not Proxy.NONE) if pod else None
+        if pod is None:
+            return None
+        labels = tuple(sorted(pod.labels.items()))
+        return Endpoint(found.address, number, found.zone, pod.proxy is not Proxy.NONE, labels=labels)
 
     def _accounts(self, service: str) -> tuple[str, ...]:
         names = {endpoint.pod for each in self._of_family(service) for endpoint in each.endpoints}

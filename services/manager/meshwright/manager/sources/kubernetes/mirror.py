@@ -8,6 +8,7 @@ from the store behind the cluster's back returns.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,10 +20,12 @@ from meshwright.core.config import Key
 from meshwright.core.health import Health
 from meshwright.manager import metrics
 from meshwright.manager.configapi.catalogue import Catalogue, State
-from meshwright.manager.model import kinds, review
+from meshwright.manager.model import kinds
+from meshwright.manager.model.meaning import Notice
+from meshwright.manager.model.notices import notices
 from meshwright.manager.model.parse import Parsed
 from meshwright.manager.sources.kubernetes import status
-from meshwright.manager.sources.kubernetes.admission import Admission, Admissions, sentence
+from meshwright.manager.sources.kubernetes.admission import Admission, Admissions
 from meshwright.manager.sources.kubernetes.candidate import Candidate
 
 _SETTLE_SECONDS = 5.0
@@ -143,7 +146,7 @@ class Mirror:
     async def _tell(self, candidates: Mapping[Key, Candidate], admission: Admission) -> bool:
         """Write the statuses that differ; return whether some object still waits for proxies."""
         state = self._catalogue.state
-        unresolved = _unresolved(state, admission.objects)
+        told = _told(state, admission.objects)
         waiting = {
             key
             for key, found in admission.objects.items()
@@ -156,7 +159,7 @@ class Mirror:
             acknowledged = _acknowledged(proxies, state.revisions.get(key, 0)) if key in waiting else None
             if acknowledged is not None and acknowledged.complete:
                 waiting.discard(key)
-            standing = status.Standing(admission.verdicts[key], unresolved.get(key, ""), acknowledged)
+            standing = status.Standing(admission.verdicts[key], told.get(key, ()), acknowledged)
             wanted = status.conditions(candidate, standing, now)
             if key in admission.objects and key not in waiting and acknowledged is None:
                 wanted += [dict(candidate.conditions["Programmed"])] if "Programmed" in candidate.conditions else []
@@ -213,10 +216,11 @@ def difference(admission: Admission, state: State) -> tuple[dict[Key, str], set[
     return put, delete
 
 
-def _unresolved(state: State, objects: Mapping[Key, Parsed]) -> dict[Key, str]:
-    splits = {key: found for key, found in objects.items() if found.kind is kinds.TRAFFIC_SPLIT}
-    warnings = review.review(state.mesh, splits, {key.namespace for key in splits}).warnings
-    return {key: sentence(fault for fault in warnings if fault.key == key) for key in {fault.key for fault in warnings}}
+def _told(state: State, objects: Mapping[Key, Parsed]) -> dict[Key, list[Notice]]:
+    told: dict[Key, list[Notice]] = defaultdict(list)
+    for notice in notices(state.mesh, objects.keys()):
+        told[notice.key].append(notice)
+    return told
 
 
 def _acknowledged(proxies: Sequence[Any], revision: int) -> status.Acknowledged:

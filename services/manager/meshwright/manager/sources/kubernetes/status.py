@@ -1,8 +1,10 @@
 """What a custom resource's status says: conditions, with the words of Gateway API where it has them.
 
-Accepted      the object is valid and in force        Accepted, Invalid, Conflicted, Pending
-ResolvedRefs  what it refers to exists                ResolvedRefs, RefNotFound
-Programmed    all proxies have acknowledged it        Programmed, Pending
+Accepted          the object is valid and in force        Accepted, Invalid, Conflicted, Pending
+ResolvedRefs      what it refers to exists                ResolvedRefs, RefNotFound, or a dialect's own word
+Programmed        all proxies have acknowledged it        Programmed, Pending
+Conflicted        another object says something else      Conflicted; only where it is so, in both
+PartiallyInvalid  some of it has no effect                a dialect's own word; only where it is so
 """
 
 from __future__ import annotations
@@ -11,10 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from meshwright.manager.sources.kubernetes.admission import Verdict
+from meshwright.manager.model.fault import Fault
+from meshwright.manager.model.meaning import Notice
+from meshwright.manager.model.notices import CONFLICTED
+from meshwright.manager.sources.kubernetes.admission import Verdict, sentence
 from meshwright.manager.sources.kubernetes.candidate import Candidate
 
-OURS = ("Accepted", "ResolvedRefs", "Programmed")
+OURS = ("Accepted", "ResolvedRefs", "Programmed", "Conflicted", "PartiallyInvalid")
+_REFERENCES = ("RefNotFound", "BackendNotFound", "RefNotPermitted", "InvalidKind")
 
 _MAX_MESSAGE = 2_000
 _STATUS = {True: "True", False: "False", None: "Unknown"}
@@ -39,7 +45,7 @@ class Standing:
     """All that is to be said of one object; no `acknowledged`: that isn't known yet, or no proxy's matter."""
 
     verdict: Verdict
-    unresolved: str = ""
+    notices: Sequence[Notice] = ()
     acknowledged: Acknowledged | None = None
 
 
@@ -48,17 +54,28 @@ def conditions(candidate: Candidate, standing: Standing, now: str) -> list[dict[
     verdict = standing.verdict
     wanted = [("Accepted", verdict.accepted, verdict.reason, verdict.message)]
     if verdict.accepted:
-        resolved = not standing.unresolved
-        reason = "ResolvedRefs" if resolved else "RefNotFound"
-        message = standing.unresolved or "all that it refers to exists"
-        wanted.append(("ResolvedRefs", resolved, reason, message))
+        unresolved = [notice for notice in standing.notices if notice.reason in _REFERENCES]
+        reason = unresolved[0].reason if unresolved else "ResolvedRefs"
+        message = _sentence(unresolved) if unresolved else "all that it refers to exists"
+        wanted.append(("ResolvedRefs", not unresolved, reason, message))
+        conflicts = [notice for notice in standing.notices if notice.reason == CONFLICTED]
+        if conflicts:
+            wanted.append(("Conflicted", True, CONFLICTED, _sentence(conflicts)))
+        others = [notice for notice in standing.notices if notice not in unresolved and notice not in conflicts]
+        if others:
+            wanted.append(("PartiallyInvalid", True, others[0].reason, _sentence(others)))
         if known := standing.acknowledged:
             message = f"acknowledged by {known.have} of {known.proxies} proxies"
             message += f"; {known.error}" if known.error else ""
             reason = "Programmed" if known.complete else "Pending"
             wanted.append(("Programmed", known.complete, reason, message))
-    others = [dict(found) for name, found in candidate.conditions.items() if name not in OURS]
-    return [*(_condition(candidate, *condition, now) for condition in wanted), *others]
+    foreign = [dict(found) for name, found in candidate.conditions.items() if name not in OURS]
+    return [*(_condition(candidate, *condition, now) for condition in wanted), *foreign]
+
+
+def _sentence(notices: Sequence[Notice]) -> str:
+    faults = (Fault(notice.key, notice.field, notice.message) for notice in notices)
+    return sentence(faults)
 
 
 def _condition(
