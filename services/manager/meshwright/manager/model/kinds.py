@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from meshwright.manager.classic.destination_policy import DestinationPolicy
+from meshwright.manager.classic.egress_rule import EgressRule
+from meshwright.manager.classic.ingress_rule import IngressRule
+from meshwright.manager.classic.route_rule import RouteRule
 from meshwright.manager.istio.sidecar import Sidecar
 from meshwright.manager.istio.workload_entry import WorkloadEntry
 from meshwright.manager.model.document import Document
@@ -50,6 +54,13 @@ SERVICE = Kind("v1", "Service", Service)
 WORKLOAD_ENTRY = Kind("networking.istio.io/v1beta1", "WorkloadEntry", WorkloadEntry)
 SIDECAR = Kind("networking.istio.io/v1beta1", "Sidecar", Sidecar)
 TRAFFIC_SPLIT = Kind("split.smi-spec.io/v1alpha4", "TrafficSplit", TrafficSplit)
+CLASSIC = (
+    Kind("config.istio.io/v1alpha2", "RouteRule", RouteRule),
+    Kind("config.istio.io/v1alpha2", "DestinationPolicy", DestinationPolicy),
+    Kind("config.istio.io/v1alpha2", "IngressRule", IngressRule),
+    Kind("config.istio.io/v1alpha2", "EgressRule", EgressRule),
+)
+"""The kinds of Istio's first manager."""
 
 MIXER = (
     *("rule", "handler", "instance", "attributemanifest", "template", "adapter"),
@@ -81,6 +92,7 @@ KINDS = (
     WORKLOAD_ENTRY,
     SIDECAR,
     TRAFFIC_SPLIT,
+    *CLASSIC,
     *_mixers(),
     Kind("config.meshwright.io/v1alpha1", "Policy", Foreign, owner="mixer"),
 )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from meshwright.core.config import Key
 from meshwright.manager.model.access import Access, PeerRule, TokenRule
+from meshwright.manager.model.external import External
+from meshwright.manager.model.gateway import Gateway
 from meshwright.manager.model.parse import Parsed
 from meshwright.manager.model.routing import Routes
 from meshwright.manager.model.traffic import TrafficPolicy
@@ -39,6 +41,8 @@ class Meaning:
     peers: tuple[PeerRule, ...] = ()
     tokens: tuple[TokenRule, ...] = ()
     notices: tuple[Notice, ...] = ()
+    gateways: tuple[Gateway, ...] = ()
+    externals: tuple[External, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ class CallerMatch:
     namespace: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     service_account: str = ""
+    service: str = ""  # the whole DNS name of a service that they answer for
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Destination:
     port: int | None = None
     subset: str = ""  # one that a TrafficPolicy of the host names
     labels: tuple[tuple[str, str], ...] = ()  # or any workloads of the host with these labels, sorted
+    port_name: str = ""  # instead of `port`
     only_port: bool = False  # without `port`: a host that has one port only is reached there, whatever the caller named
 
 

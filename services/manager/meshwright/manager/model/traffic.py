@@ -131,3 +131,4 @@ class TrafficPolicy:
     subsets: tuple[Subset, ...] = ()
     exported: frozenset[str] | None = None
     callers: tuple[tuple[str, str], ...] = ()
+    caller_service: str = ""  # whole DNS name of a service that they answer for; empty: no matter
