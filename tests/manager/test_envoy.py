@@ -40,11 +40,11 @@ class Manager:
         self.hub.publish(self.world.apply(text, **options))
 
     def states(self, workload: str) -> dict[str, TypeState]:
-        [connection] = [c for c in self.hub.connections() if c.node.workload == workload]
+        [connection] = [c for c in self.hub.connections() if c.client.node.workload == workload]
         return connection.subscription.types
 
     def acknowledged(self, workload: str) -> int:
-        found = [c for c in self.hub.connections() if c.node.workload == workload]
+        found = [c for c in self.hub.connections() if c.client.node.workload == workload]
         return found[-1].subscription.acknowledged_revision if found else 0
 
     async def settled(self, *workloads: str) -> None:
@@ -123,6 +123,10 @@ async def test_a_proxy_acknowledges_a_revision_and_a_split_pushes_only_routes(pk
 
 class Broken(Snapshot):
     """A snapshot whose routes no proxy accepts: two virtual hosts answer to one name."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.routes_mark = object()
 
     def outbound_routes(self, name: str, namespace: str, hosts: tuple[str, ...]) -> wire.Resource:
         twice = [VirtualHost(name=text, domains=["same"]) for text in ("a", "b")]

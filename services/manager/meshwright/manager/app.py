@@ -29,7 +29,7 @@ from meshwright.manager.replicas import Replicas
 from meshwright.manager.settings import ManagerSettings
 from meshwright.manager.xds.hub import Hub
 from meshwright.manager.xds.names import Parameters
-from meshwright.manager.xds.server import SERVICE, DiscoveryServer
+from meshwright.manager.xds.server import SERVICES, DiscoveryServer
 from meshwright.manager.xds.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def rules(trust_domain: str) -> list[tuple[str, tuple[str, ...]]]:
         ("/meshwright.config.v1.ConfigService/List", (admin, mixer, citadel)),
         ("/meshwright.config.v1.ConfigService/ProxyStatus", (admin, manager)),
         ("/meshwright.config.v1.ConfigService/", (admin,)),
-        (f"/{SERVICE}/", (everyone,)),
+        *((f"/{service}/", (everyone,)) for service in SERVICES),
     ]
 
 

@@ -287,6 +287,14 @@ class Context(Common, grpc.aio.ServicerContext[Any, Any]):  # type: ignore[misc]
         self._raise_if_ended()
         await self._send(self._method.serialize(message))
 
+    def write_now(self, message: bytes) -> bool:
+        """Send a response that is bytes already, if the network has room; False: nothing was sent, and `write` waits.
+
+        For who writes to many calls in one turn. ConnectionError when the caller has gone.
+        """
+        self._raise_if_ended()
+        return self._call.write(message)
+
     async def send_initial_metadata(self, initial_metadata: MetadataLike) -> None:
         """Send metadata ahead of the first response."""
         self._send_metadata(initial_metadata)

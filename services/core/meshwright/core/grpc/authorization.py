@@ -6,6 +6,7 @@ The native front evaluates the same table in Rust.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,7 +94,8 @@ class AuthorizationInterceptor(grpc.aio.ServerInterceptor):
         for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
             behaviour = getattr(handler, kind)
             if behaviour is not None:
-                guarded = self._stream if kind.endswith("stream") else self._unary
+                # A handler of many responses may be a coroutine that writes them.
+                guarded = self._unary if inspect.iscoroutinefunction(behaviour) else self._stream
                 return handler._replace(**{kind: functools.partial(guarded, method, behaviour)})
         return handler
 

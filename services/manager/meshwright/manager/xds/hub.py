@@ -1,79 +1,93 @@
-"""All connected proxies, and the newest snapshot for them.
-
-One decision to know: nothing is queued for a proxy. It has a bell, and takes the newest snapshot when it gets to it; so
-a slow proxy skips what is outdated, costs no memory, and holds up nobody.
-"""
+"""All connected proxies of the mesh, and the newest snapshot for them."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import Any
 
 from meshwright.core import errors
 from meshwright.manager import metrics
+from meshwright.manager.xds import node as nodes
+from meshwright.manager.xds import streams
 from meshwright.manager.xds.convergence import Convergence
-from meshwright.manager.xds.node import Node
-from meshwright.manager.xds.snapshot import Snapshot
-from meshwright.manager.xds.subscription import Subscription
+from meshwright.manager.xds.snapshot import Snapshot, View
 
-MAX_STREAMS = 20_000
-MAX_STREAMS_OF_ONE_IDENTITY = 256  # replicas of one service share an identity
+Connection = streams.Connection["Proxy"]
 
 
-@dataclass(slots=True, eq=False)
-class Connection:
-    """One proxy's stream."""
+class Proxy:
+    """A proxy, or another client of the mesh, that was let in."""
 
-    node_id: str
-    node: Node
-    spiffe_id: str
-    bell: asyncio.Event = field(default_factory=asyncio.Event)
-    subscription: Subscription = field(default_factory=Subscription)
+    def __init__(self, hub: Hub, node_id: str, caller: str | None, trust_domain: str) -> None:
+        self.node_id, self.spiffe_id = node_id, caller or ""
+        self.node = nodes.parse(node_id)
+        self._hub, self._caller, self._trust_domain = hub, caller, trust_domain
+        self._account: str | None = None  # which the caller was found to be
+        self._served = False
+        nodes.authorize(self.node, caller, trust_domain, None)
+
+    def view(self) -> View | None:
+        """Return what the newest snapshot has for it.
+
+        Asked at every snapshot: an account that was changed or taken away ends the stream of the old identity.
+        """
+        snapshot, node = self._hub.latest, self.node
+        if snapshot is None:
+            return None
+        account = snapshot.service_account(node.namespace, node.workload)
+        if account is None or account != self._account:
+            nodes.authorize(node, self._caller, self._trust_domain, account)
+            self._account = account
+        view = snapshot.view(node.namespace, node.workload)
+        if view is None and self._served:
+            raise errors.NotFound(f"workload {node.workload} of namespace {node.namespace} was deleted")
+        self._served = self._served or view is not None
+        return view  # None: a proxy that starts before its WorkloadEntry is applied waits for it
 
 
-class Hub:
+class Hub(streams.Streams[Proxy]):
     """Where snapshots meet proxies."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.latest: Snapshot | None = None
         self.convergence = Convergence()
-        self._connections: dict[Connection, None] = {}
-        self._identities: Counter[str] = Counter()
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Make a snapshot the newest, and ring every proxy's bell."""
+        """Make a snapshot the newest, and have every proxy take it."""
         self.latest = snapshot
         metrics.REVISION.set(snapshot.revision)
         self.convergence.published(snapshot.revision, len(self._connections))
-        for connection in self._connections:
-            connection.bell.set()
+        self.wake()
 
     @contextmanager
-    def join(self, connection: Connection) -> Iterator[None]:
+    def joined(self, connection: streams.Connection[Proxy]) -> Iterator[None]:
         """Count a proxy as connected for the length of the context."""
-        identity = connection.spiffe_id
-        if len(self._connections) >= MAX_STREAMS:
-            raise errors.Exhausted(f"this manager serves {MAX_STREAMS} proxies already: start another replica")
-        if self._identities[identity] >= MAX_STREAMS_OF_ONE_IDENTITY:
-            raise errors.Exhausted(f"{identity} has {MAX_STREAMS_OF_ONE_IDENTITY} streams open already: close some")
-        if self.latest is not None:  # what is on its way already was to reach others
-            connection.subscription.begin(self.latest.revision)
-        self._connections[connection] = None
-        metrics.PROXIES.set(len(self._connections))
-        self._identities[identity] += 1
-        connection.bell.set()
-        try:
-            yield
-        finally:
-            del self._connections[connection]
+        with super().joined(connection):
+            if self.latest is not None:  # what is on its way already was to reach others
+                connection.subscription.begin(self.latest.revision)
             metrics.PROXIES.set(len(self._connections))
-            self._identities[identity] -= 1
-            if not self._identities[identity]:
-                del self._identities[identity]
+            try:
+                yield
+            finally:
+                metrics.PROXIES.set(len(self._connections) - 1)
 
-    def connections(self) -> list[Connection]:
-        """Return the connected proxies, those that came first first."""
-        return list(self._connections)
+
+class MeshSource:
+    """Who may have what of a mesh: what the server asks, with the hub behind it."""
+
+    def __init__(self, hub: Hub, trust_domain: str) -> None:
+        self.streams, self._trust_domain = hub, trust_domain
+
+    def admit(self, node: Any, caller: str | None) -> Proxy:
+        """Let a client in that introduces itself as `node` (envoy.config.core.v3.Node).
+
+        Raises ConfigError for a node id of another shape, Forbidden when the caller can't be that node.
+        """
+        return Proxy(self.streams, node.id, caller, self._trust_domain)
+
+    def settled(self, connection: Connection) -> None:
+        """Tell how far a client has come."""
+        for type_url, before, revision, acknowledged in connection.subscription.settled():
+            self.streams.convergence.settled(type_url, before, revision, acknowledged)

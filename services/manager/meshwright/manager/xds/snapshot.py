@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from meshwright.manager.model import mesh as meshes
 from meshwright.manager.model.domain import DOMAIN
 from meshwright.manager.xds import area as areas
-from meshwright.manager.xds import names, proxy, route, wire
+from meshwright.manager.xds import names, proxy, route, types, wire
 
+_SERVED = (types.CLUSTER, types.ENDPOINT, types.LISTENER, types.ROUTE)
 _REMEMBERED = 64  # revisions whose changed endpoints are known; a proxy further behind compares everything
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClusterSet:
-    """The outbound clusters of proxies that see the same services; `body` is all of them, serialised."""
+    """The outbound clusters of proxies that see the same services, and the endpoints' names that they lead to."""
 
     by_name: Mapping[str, wire.Resource]
-    body: bytes
+    leads: frozenset[str]
 
 
 EVERYTHING: proxy.Hosts = ("*/*",)
@@ -54,12 +55,22 @@ class Snapshot:
             else _translated(area, old_mesh.get(namespace), old_areas.get(namespace, areas.EMPTY), parameters)
             for namespace, area in mesh.areas.items()
         }
-        changed = frozenset(_changed_endpoints(old_areas, self._areas))
-        self._recent: tuple[tuple[int, frozenset[str]], ...] = (
+        changed = {
+            types.ENDPOINT: frozenset(_changed(old_areas, self._areas, lambda area: area.endpoints)),
+            types.ROUTE: frozenset(_changed(old_areas, self._areas, lambda area: area.redirected_routes)),
+        }
+        self._recent: tuple[tuple[int, Mapping[str, frozenset[str]]], ...] = (
             *(previous._recent if previous else ()),
             (self.serial, changed),
         )[-_REMEMBERED:]
-        self._since: dict[int, frozenset[str] | None] = {}
+        self.serials: dict[str, int] = {  # of the snapshots in which something of a type changed last
+            type_url: self.serial if names or previous is None else previous.serials[type_url]
+            for type_url, names in changed.items()
+        }
+        self.version = str(self.revision)  # as clients are told it
+        self.routes_mark = object()  # the same while no outbound route configuration changes
+        self._since: dict[tuple[str, int], frozenset[str] | None] = {}
+        self._clusters_since: dict[tuple[ClusterSet, ClusterSet], frozenset[str]] = {}
         self._proxies: dict[tuple[str, str], proxy.ProxyResources] = {}
         self._proxies_checked: set[tuple[str, str]] = set()
         self._routes: dict[tuple[str, proxy.Hosts], wire.Resource] = {}
@@ -74,7 +85,7 @@ class Snapshot:
         same = {name for name, area in self._mesh.areas.items() if previous._mesh.areas.get(name) is area}
         self._proxies_checked = {key for key in previous._proxies_checked if key[0] in same}
         if self._unchanged(previous, lambda area: (area.local_hosts, area.foreign_hosts)):
-            self._routes = previous._routes
+            self._routes, self.routes_mark = previous._routes, previous.routes_mark
         if self._unchanged(previous, lambda area: (area.clusters,)):
             self._clusters = previous._clusters
         if self._unchanged(previous, lambda area: (area.redirected,)):
@@ -125,13 +136,21 @@ class Snapshot:
             self._redirected = Redirected(listeners, frozenset(routes))
         return self._redirected
 
-    def endpoints_changed_since(self, serial: int) -> frozenset[str] | None:
-        """Return the clusters whose endpoints changed after snapshot `serial`; None when that is too long ago."""
-        if serial not in self._since:
-            later = [names for number, names in self._recent if number > serial]
+    def changed_since(self, type_url: str, serial: int) -> frozenset[str] | None:
+        """Return the endpoints or redirected routes that changed after snapshot `serial`; None: too long ago."""
+        key = type_url, serial
+        if key not in self._since:
+            later = [names[type_url] for number, names in self._recent if number > serial]
             known = len(later) == self.serial - serial
-            self._since[serial] = frozenset().union(*later) if known else None
-        return self._since[serial]
+            self._since[key] = frozenset().union(*later) if known else None
+        return self._since[key]
+
+    def clusters_changed(self, old: ClusterSet, new: ClusterSet) -> frozenset[str]:
+        """Return the names in which two sets of clusters differ; found out once for all proxies."""
+        key = old, new
+        if key not in self._clusters_since:
+            self._clusters_since[key] = frozenset(differing(old.by_name, new.by_name))
+        return self._clusters_since[key]
 
     def outbound_routes(self, name: str, namespace: str, hosts: proxy.Hosts) -> wire.Resource:
         """Return the route configuration of what a namespace's workloads see through `hosts`."""
@@ -170,7 +189,7 @@ class Snapshot:
             by_name: dict[str, wire.Resource] = {}
             for other, service in self._visible(namespace, tuple(hosts)):
                 by_name |= self._areas[other].clusters[service]
-            self._clusters[key] = ClusterSet(by_name, b"".join(resource.body for resource in by_name.values()))
+            self._clusters[key] = ClusterSet(by_name, frozenset().union(*(made.leads for made in by_name.values())))
         return self._clusters[key]
 
     def _visible(self, namespace: str, patterns: tuple[proxy.Hosts, ...]) -> Iterator[tuple[str, str]]:
@@ -185,25 +204,85 @@ class Snapshot:
 
 
 class View:
-    """What one proxy is to have: its own resources and the shared ones that it sees."""
+    """What one proxy is to have: its own resources and the shared ones that it sees (`source.View`)."""
 
-    __slots__ = ("_snapshot", "listeners", "own", "revision", "route_names", "serial", "shared")
+    __slots__ = ("_redirected", "_snapshot", "own", "revision", "shared", "version")
 
     def __init__(
         self, snapshot: Snapshot, own: proxy.ProxyResources, shared: ClusterSet, redirected: Redirected
     ) -> None:
-        self._snapshot, self.own, self.shared = snapshot, own, shared
+        self._snapshot, self.own, self.shared, self._redirected = snapshot, own, shared, redirected
         self.revision = snapshot.revision  # the configuration's
-        self.serial = snapshot.serial  # the snapshot's number in this process
-        self.route_names = own.route_names | redirected.route_names
-        self.listeners: Mapping[str, wire.Resource] = (
-            {**own.listeners, **redirected.listeners} if redirected.listeners else own.listeners
-        )
+        self.version = snapshot.version
 
     @property
     def own_clusters(self) -> Mapping[str, wire.Resource]:
         """Clusters of the application behind the proxy."""
         return self.own.clusters
+
+    @property
+    def listeners(self) -> Mapping[str, wire.Resource]:
+        """The proxy's own listeners and, of a redirecting one, those of all services."""
+        if not self._redirected.listeners:
+            return self.own.listeners
+        return {**self.own.listeners, **self._redirected.listeners}
+
+    @property
+    def route_names(self) -> frozenset[str]:
+        """The route configurations that the listeners name."""
+        return self.own.route_names | self._redirected.route_names
+
+    def serves(self, type_url: str) -> bool:
+        """Whether a mesh has resources of a type."""
+        return type_url in _SERVED
+
+    def mark(self, type_url: str) -> object:
+        """Return what the proxy's resources of a type are made of: equal only if all of it is the same."""
+        if type_url == types.ENDPOINT:
+            return self.shared, self._snapshot.serials[types.ENDPOINT]
+        if type_url == types.CLUSTER:
+            return self.shared, self.own
+        if type_url == types.LISTENER:
+            return self.own, self._redirected
+        return self.own, self._snapshot.routes_mark, self._snapshot.serials[types.ROUTE]
+
+    def find(self, type_url: str, name: str) -> wire.Resource | None:
+        """Return one of the resources that this proxy sees."""
+        if type_url == types.ENDPOINT:
+            return self.endpoint(name)
+        if type_url == types.ROUTE:
+            return self.route(name)
+        if type_url == types.CLUSTER:
+            return self.shared.by_name.get(name) or self.own.clusters.get(name)
+        return self.own.listeners.get(name) or self._redirected.listeners.get(name)
+
+    def all(self, type_url: str) -> Mapping[str, wire.Resource]:
+        """Return all resources of a type that this proxy sees."""
+        if type_url == types.CLUSTER:
+            return {**self.own.clusters, **self.shared.by_name}
+        if type_url == types.LISTENER:
+            return self.listeners
+        names = self.shared.leads if type_url == types.ENDPOINT else self.route_names
+        found = ((name, self.find(type_url, name)) for name in sorted(names))
+        return {name: resource for name, resource in found if resource is not None}
+
+    def leads(self, type_url: str) -> frozenset[str]:
+        """Return the endpoints that the clusters, or the route configurations that the listeners lead to."""
+        return self.shared.leads if type_url == types.CLUSTER else self.route_names
+
+    def changed_since(self, type_url: str, mark: object) -> frozenset[str] | None:
+        """Return the names of what changed since a view with that mark; None when it can't be told."""
+        match type_url, mark:
+            case types.ENDPOINT, (ClusterSet() as shared, int(serial)):
+                changed = self._snapshot.changed_since(types.ENDPOINT, serial)
+                if shared is self.shared or changed is None:
+                    return changed
+                return changed | self._snapshot.clusters_changed(shared, self.shared)
+            case types.CLUSTER, (ClusterSet() as shared, self.own):
+                return self._snapshot.clusters_changed(shared, self.shared)
+            case types.ROUTE, (self.own, self._snapshot.routes_mark, int(serial)):
+                return self._snapshot.changed_since(types.ROUTE, serial)
+        return None
 
     def route(self, name: str) -> wire.Resource | None:
         """Return a route configuration of this proxy."""
@@ -217,10 +296,6 @@ class View:
         """Return the endpoints of a cluster that this proxy sees."""
         return self._snapshot.endpoint(cluster) if cluster in self.shared.by_name else None
 
-    def endpoints_changed_since(self, serial: int) -> frozenset[str] | None:
-        """Return the clusters whose endpoints changed after snapshot `serial`; None when that is too long ago."""
-        return self._snapshot.endpoints_changed_since(serial)
-
 
 def _translated(
     area: meshes.Area, before: meshes.Area | None, previous: areas.AreaResources, parameters: names.Parameters
@@ -229,10 +304,20 @@ def _translated(
     return moved or areas.translate(area, previous, parameters)
 
 
-def _changed_endpoints(old: Mapping[str, areas.AreaResources], new: Mapping[str, areas.AreaResources]) -> Iterator[str]:
-    for namespace, area in new.items():
-        before = old.get(namespace, areas.EMPTY)
-        if before is not area:
-            for name, resource in area.endpoints.items():
-                if before.endpoints.get(name) is not resource:
-                    yield name
+def _changed(
+    old: Mapping[str, areas.AreaResources],
+    new: Mapping[str, areas.AreaResources],
+    part: Callable[[areas.AreaResources], Mapping[str, wire.Resource]],
+) -> Iterator[str]:
+    for namespace in old.keys() | new.keys():
+        before, after = old.get(namespace, areas.EMPTY), new.get(namespace, areas.EMPTY)
+        if before is not after:
+            yield from differing(part(before), part(after))
+
+
+def differing(old: Mapping[str, wire.Resource], new: Mapping[str, wire.Resource]) -> Iterator[str]:
+    """Yield the names under which two tables have something else."""
+    yield from old.keys() - new.keys()
+    for name, resource in new.items():
+        if old.get(name) is not resource:
+            yield name

@@ -1,4 +1,4 @@
-"""The resource types that the manager serves, and the order in which they are sent.
+"""The resource types that are served, and the order in which they are sent.
 
 Clusters and endpoints go before the listeners and routes that send traffic to them (xDS, "eventual consistency
 considerations"), so that traffic never goes to what a proxy doesn't know yet.
@@ -6,15 +6,25 @@ considerations"), so that traffic never goes to what a proxy doesn't know yet.
 
 from __future__ import annotations
 
-_PREFIX = "type.googleapis.com/envoy.config."
+_PREFIX = "type.googleapis.com/envoy."
 
-CLUSTER = f"{_PREFIX}cluster.v3.Cluster"
-ENDPOINT = f"{_PREFIX}endpoint.v3.ClusterLoadAssignment"
-LISTENER = f"{_PREFIX}listener.v3.Listener"
-ROUTE = f"{_PREFIX}route.v3.RouteConfiguration"
+CLUSTER = f"{_PREFIX}config.cluster.v3.Cluster"
+ENDPOINT = f"{_PREFIX}config.endpoint.v3.ClusterLoadAssignment"
+LISTENER = f"{_PREFIX}config.listener.v3.Listener"
+ROUTE = f"{_PREFIX}config.route.v3.RouteConfiguration"
+SECRET = f"{_PREFIX}extensions.transport_sockets.tls.v3.Secret"
+EXTENSION = f"{_PREFIX}config.core.v3.TypedExtensionConfig"
 
 ORDER = (CLUSTER, ENDPOINT, LISTENER, ROUTE)
-WILDCARD = (CLUSTER, LISTENER)  # a proxy gets all of its own; of the others those that it names
+"""Of the types that traffic depends on; others are sent as soon as they are asked for."""
+
+WILDCARD = (CLUSTER, LISTENER)
+"""Who names none of these gets all of its own; and without increments a response has all that the client asks for."""
+
+LEADS_TO = {CLUSTER: ENDPOINT, LISTENER: ROUTE}
+"""A client asks for the second once it got the first, and can't use the first without."""
+
+ANY = "*"
 
 
 def short(type_url: str) -> str:
