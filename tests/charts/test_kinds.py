@@ -92,6 +92,19 @@ def test_definitions_are_ones_that_kubernetes_knows(definitions):
             assert {"Accepted", "Age"} <= {column["name"] for column in version["additionalPrinterColumns"]}
 
 
+def test_versions_are_converted_by_the_manager_where_there_are_several(definitions):
+    for definition in definitions:
+        converted = definition["metadata"]["name"] in {kind.definition for kind in kinds.CONVERTED}
+        assert ("conversion" in definition["spec"]) is converted
+        if converted:
+            client = definition["spec"]["conversion"]["webhook"]["clientConfig"]
+            where = {"name": "meshwright-manager", "namespace": "meshwright-system", "path": "/convert", "port": 443}
+            assert client == {"service": where}
+        names, group = definition["spec"]["names"], definition["spec"]["group"]
+        for version in definition["spec"]["versions"]:
+            assert kinds.find(f"{group}/{version['name']}", names["kind"]), "the manager reads every version"
+
+
 def test_schemas_are_structural(definitions):
     """Every field has a type, or is left open on purpose: Kubernetes takes no definition otherwise."""
 
@@ -144,6 +157,79 @@ SPLIT = {
     "metadata": {"name": "catalog", "namespace": "demo"},
     "spec": {"service": "catalog", "backends": [{"service": "catalog-v1", "weight": 1}]},
 }
+TARGET = {
+    "apiVersion": "access.smi-spec.io/v1alpha4",
+    "kind": "TrafficTarget",
+    "metadata": {"name": "catalog", "namespace": "demo"},
+    "spec": {
+        "destination": {"kind": "ServiceAccount", "name": "catalog", "namespace": "demo"},
+        "sources": [{"kind": "IdentityBinding", "name": "front", "group": "access.smi-spec.io"}],
+        "rules": [{"kind": "HTTPRouteGroup", "name": "items", "matches": ["read"]}, {"kind": "UDPRoute", "name": "u"}],
+    },
+}
+BINDING = {
+    "apiVersion": "access.smi-spec.io/v1alpha4",
+    "kind": "IdentityBinding",
+    "metadata": {"name": "front", "namespace": "demo"},
+    "spec": {"schemes": {"spiffeIdentities": ["cluster.local/ns/default/sa/a"], "serviceAccount": "front"}},
+}
+GROUP = {
+    "apiVersion": "specs.smi-spec.io/v1alpha4",
+    "kind": "HTTPRouteGroup",
+    "metadata": {"name": "items", "namespace": "demo"},
+    "spec": {
+        "matches": [
+            {"name": "read", "pathRegex": "/items/.*", "methods": ["GET"], "headers": {"x-one": "a.*"}},
+            {"name": "list", "headers": [{"x-two": "b"}, {"x-three": "c"}]},
+        ]
+    },
+}
+TCP = {
+    "apiVersion": "specs.smi-spec.io/v1alpha4",
+    "kind": "TCPRoute",
+    "metadata": {"name": "db", "namespace": "demo"},
+    "spec": {"matches": {"name": "db", "ports": [5432]}},
+}
+OLD = [
+    TARGET | {"apiVersion": "access.smi-spec.io/v1alpha3"},
+    {
+        **{name: TARGET[name] for name in ("kind", "metadata")},
+        "apiVersion": "access.smi-spec.io/v1alpha1",
+        "destination": {"kind": "ServiceAccount", "name": "catalog", "port": 80},
+        "specs": [{"kind": "TCPRoute", "name": "db"}],
+    },
+    {
+        **{name: TARGET[name] for name in ("kind", "metadata")},
+        "apiVersion": "access.smi-spec.io/v1alpha2",
+        "spec": {"destination": {"kind": "ServiceAccount", "name": "catalog", "port": 80}},
+    },
+    GROUP | {"apiVersion": "specs.smi-spec.io/v1alpha3"},
+    {
+        **{name: GROUP[name] for name in ("kind", "metadata")},
+        "apiVersion": "specs.smi-spec.io/v1alpha4",
+        "matches": GROUP["spec"]["matches"],
+    },
+    {
+        **{name: GROUP[name] for name in ("kind", "metadata")},
+        "apiVersion": "specs.smi-spec.io/v1alpha1",
+        "matches": [{"name": "all", "pathRegex": ".*", "methods": ["*"]}],
+    },
+    *(
+        {"apiVersion": f"specs.smi-spec.io/v1alpha{number}", "kind": "TCPRoute", "metadata": {"name": "all"}}
+        for number in (1, 2, 3, 4)
+    ),
+    {**TCP, "kind": "UDPRoute"},
+    {
+        **SPLIT,
+        "apiVersion": "split.smi-spec.io/v1alpha1",
+        "spec": {
+            "service": "catalog",
+            "backends": [{"service": "v1", "weight": "500m"}, {"service": "v2", "weight": 1}],
+        },
+    },
+    SPLIT | {"apiVersion": "split.smi-spec.io/v1alpha2"},
+    SPLIT | {"apiVersion": "split.smi-spec.io/v1alpha3"},
+]
 ENTRY = {
     "apiVersion": "networking.istio.io/v1beta1",
     "kind": "WorkloadEntry",
@@ -194,7 +280,9 @@ POLICY = {
 
 
 @pytest.mark.parametrize(
-    "document", [SPLIT, ENTRY, SIDECAR, RULE, HANDLER, POLICY], ids=lambda document: document["kind"]
+    "document",
+    [SPLIT, TARGET, BINDING, GROUP, TCP, *OLD, ENTRY, SIDECAR, RULE, HANDLER, POLICY],
+    ids=lambda document: f"{document['kind']} {document['apiVersion'].rpartition('/')[2]}",
 )
 def test_the_documents_that_are_broken_below_are_good(judge, document):
     assert judge(document) == []
@@ -207,7 +295,15 @@ BROKEN = [
     (SPLIT, "spec.backends[0].weigth", 1, "weigth"),
     (SPLIT, "spec.backends", [], "should be non-empty"),
     (SPLIT, "spec.service", "Catalog!", "does not match"),
-    (SPLIT, "spec.matches", [{"kind": "HTTPRouteGroup", "name": "some"}], "expected to be empty"),
+    (SPLIT, "spec.matches", [{"kind": "TCPRoute", "name": "some"}], "is not one of"),
+    (TARGET, "spec.destination.kind", "Group", "is not one of"),
+    (TARGET, "spec.rules[0].kind", "GRPCRoute", "is not one of"),
+    (TARGET, "spec.sources[0].port", 80, "port"),
+    (BINDING, "spec.schemes", {}, "non-empty|enough"),
+    (BINDING, "spec.schemes.spiffeIdentities[0]", "nobody", "does not match"),
+    (GROUP, "spec.matches[0].methods[0]", "get", "is not one of"),
+    (GROUP, "spec.matches[0].path", "/", "path"),
+    (TCP, "spec.matches.ports[0]", 0, "minimum"),
     (SPLIT, "metadata.name", "two.names", "does not match"),
     (SPLIT, "spec", None, "is not of type 'object'"),
     (ENTRY, "spec.address", "shop.example.com", "is not valid under any"),
@@ -266,13 +362,14 @@ def test_groups_of_others_can_be_left_out_and_all_are_kept_when_the_release_goes
         "config.meshwright.io",
         "networking.istio.io",
         "rbac.istio.io",
+        "access.smi-spec.io",
+        "specs.smi-spec.io",
         "split.smi-spec.io",
     }
     assert groups() == everything
     assert groups("groups.networking=false") == everything - {"networking.istio.io"}
-    assert groups("groups.split=false", "groups.networking=false", "groups.rbac=false", "groups.policy=false") == {
-        "config.istio.io"
-    }
+    none = ("split", "access", "specs", "networking", "rbac", "policy")
+    assert groups(*(f"groups.{name}=false" for name in none)) == {"config.istio.io"}
     few, many = render("meshwright-crds"), render("meshwright-crds", "groups.legacy=true")
     assert {d["metadata"]["name"] for d in many} - {d["metadata"]["name"] for d in few} == {
         f"{kind.plural}.config.istio.io"

@@ -48,7 +48,7 @@ def faults(text: str) -> list[Fault]:
 CASES = {
     "unknown kind": (SPLIT.replace("TrafficSplit", "TraficSplit"), "kind", "did you mean TrafficSplit"),
     "kind in another case": (RULE.replace("kind: rule", "kind: Rule"), "kind", "did you mean rule"),
-    "another version": (SPLIT.replace("v1alpha4", "v1alpha1"), "kind", "write apiVersion: split.smi-spec.io/v1alpha4"),
+    "another version": (SPLIT.replace("v1alpha4", "v1alpha9"), "kind", "write apiVersion: split.smi-spec.io/v1alpha4"),
     "no kind": ("apiVersion: v1\nmetadata: {name: a}", "kind", "is missing"),
     "not an object": ("[1, 2]", "", "isn't an object"),
     "unknown field": (

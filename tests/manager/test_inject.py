@@ -224,6 +224,34 @@ async def test_the_webhook_speaks_https_as_the_managers_service(pki: Pki) -> Non
         assert (await post(b"{}")).status_code == 400
         assert (await post(b" " * (webhook.MAX_BODY + 1))).status_code == 413
         assert (await post(b"", "/other")).status_code == 404
+
+        old = {
+            "apiVersion": "split.smi-spec.io/v1alpha1",
+            "kind": "TrafficSplit",
+            "metadata": {"name": "one", "uid": "7", "managedFields": [{}]},
+            "spec": {"service": "root", "backends": [{"service": "a", "weight": "500m"}]},
+            "status": {"conditions": []},
+        }
+        review = {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "ConversionReview",
+            "request": {"uid": "1", "desiredAPIVersion": "split.smi-spec.io/v1alpha4", "objects": [old]},
+        }
+        answered = (await post(json.dumps(review), "/convert")).json()
+        response = answered.pop("response")
+        assert answered == {"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview"}
+        assert (response["uid"], response["result"]) == ("1", {"status": "Success"})
+        [made] = response["convertedObjects"]
+        assert made["spec"]["backends"] == [{"service": "a", "weight": 500}]
+        assert (made["metadata"]["uid"], made["status"]) == ("7", old["status"])
+        review["request"] |= {"desiredAPIVersion": old["apiVersion"], "objects": [made]}
+        assert (await post(json.dumps(review), "/convert")).json()["response"]["convertedObjects"] == [old]
+        review["request"] |= {"desiredAPIVersion": "split.smi-spec.io/v9"}
+        failed = (await post(json.dumps(review), "/convert")).json()["response"]["result"]
+        assert failed["status"] == "Failed"
+        assert "TrafficSplit None/one" in failed["message"]
+        assert (await post(b"[]", "/convert")).status_code == 400
+        assert (await post(b"[" * 100_000, "/convert")).status_code == 400
         identity.replace(Pki().identity(part_id(TRUST_DOMAIN, "manager"), dns=[name]))
         with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
             await post(b"{}")

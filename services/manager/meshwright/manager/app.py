@@ -119,7 +119,7 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         if settings.etcd:
             own.spawn(replicas.announce(settings.advertise or address), "announce replica")
         if settings.webhook:
-            await _inject(settings, own, state)
+            await _serve_webhooks(settings, own, state)
         state.set("listener", ok=True)
         _log.info("serving", address=address, revision=catalogue.state.revision)
         await stop.wait()
@@ -135,8 +135,8 @@ def _parameters(settings: ManagerSettings) -> Parameters:
     )
 
 
-async def _inject(settings: ManagerSettings, own: service.Service, state: health.Health) -> None:
-    """Serve the webhook until the service ends."""
+async def _serve_webhooks(settings: ManagerSettings, own: service.Service, state: health.Health) -> None:
+    """Serve the webhooks until the service ends."""
     if own.identity is None:
         raise errors.ConfigError(
             "the API server calls webhooks by HTTPS only", field="webhook", remedy="give the manager an identity"
@@ -144,16 +144,19 @@ async def _inject(settings: ManagerSettings, own: service.Service, state: health
     from meshwright.core import kubernetes  # httpx and uvicorn: for those alone who need them
     from meshwright.manager.inject import trust, webhook
     from meshwright.manager.inject.options import Options
+    from meshwright.manager.model import kinds
 
     options = Options(
         settings.sidecar_image, settings.sidecar_pull_policy, settings.trust_domain, settings.platform_namespace
     )
     served = await own.stack.enter_async_context(webhook.webhook(str(settings.webhook), own.identity, options))
     _log.info("webhook_serving", address=served.address)
-    if settings.webhook_configuration:
+    trusting = [trust.admission(settings.webhook_configuration)] if settings.webhook_configuration else []
+    if settings.conversion:
+        trusting += [trust.definition(kind.definition) for kind in kinds.CONVERTED]
+    if trusting:
         api = await own.stack.enter_async_context(kubernetes.Api(kubernetes.in_cluster()))
-        keeping = trust.keep(api, settings.webhook_configuration, own.identity, state)
-        own.spawn(keeping, "keep the webhook trusted")
+        own.spawn(trust.keep(api, trusting, own.identity, state), "keep the webhooks trusted")
 
 
 async def _loaded(catalogue: Catalogue, cluster: Cluster | None) -> None:

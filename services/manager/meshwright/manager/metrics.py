@@ -18,6 +18,9 @@ REJECTED = Counter("meshwright_manager_rejected", "Requests with at least one fa
 INJECTIONS = Counter(
     "meshwright_manager_injections", "Pods that the webhook was asked about, by what became of them.", ["outcome"]
 )
+CONVERSIONS = Counter(
+    "meshwright_manager_conversions", "Reviews that asked for objects in another version, by outcome.", ["outcome"]
+)
 KUBERNETES_OBJECTS = Gauge(
     "meshwright_manager_kubernetes_objects", "Objects of the cluster that this manager knows, by kind.", ["kind"]
 )

@@ -60,13 +60,18 @@ class ManagerSettings(ServiceSettings):
     )
     webhook: str | None = Field(
         None,
-        description="host:port of the mutating admission webhook that gives pods their sidecar, by HTTPS with this "
-        "service's certificate. None: off.",
+        description="host:port of the webhooks that give pods their sidecar and convert objects between the versions "
+        "of SMI's kinds, by HTTPS with this service's certificate. None: off.",
     )
     webhook_configuration: str | None = Field(
         None,
         description="Name of the MutatingWebhookConfiguration whose caBundle is kept right, with the rights of this "
         "pod's service account. None: somebody else keeps it.",
+    )
+    conversion: bool = Field(
+        False,
+        description="Whether the caBundle of the definitions whose objects the webhook converts is kept right, with "
+        "the rights of this pod's service account.",
     )
     sidecar_image: str = Field("meshwright/sidecar:latest", description="Image of the sidecar that pods are given.")
     sidecar_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(

@@ -1,8 +1,8 @@
-"""The mutating admission webhook: HTTPS with the manager's own certificate, whose DNS name is the manager's Service.
+"""The webhooks of the API server: pods get their sidecar, and objects of SMI another version.
 
-One decision to know: the API server has no identity in the mesh, so no client certificate is asked for. What is served
-is a pure function of the request, bounded in size and number; it tells a caller nothing but the sidecar's image and the
-platform's addresses.
+HTTPS with the manager's own certificate, whose DNS name is the manager's Service. One decision to know: the API server
+has no identity in the mesh, so no client certificate is asked for. What is served is a pure function of the request,
+bounded in size and number; it tells a caller nothing but the sidecar's image and the platform's addresses.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from meshwright.core.identity import IdentitySource
 from meshwright.manager import metrics
 from meshwright.manager.inject import review
 from meshwright.manager.inject.options import Options
+from meshwright.manager.smi import review as conversion_review
 
 MAX_BODY = 4 * 1024 * 1024  # the API server takes objects of 1.5 MiB, and sends old and new
+MAX_OBJECTS_BODY = 32 * 1024 * 1024  # of a conversion: a whole list comes as one review
+_CONVERSIONS = 2  # at once; others wait
 _MAX_CONNECTIONS = 64
 _BODY_SECONDS = 8.0  # below the 10 s that the API server waits
 _GRACE_SECONDS = 2
@@ -45,8 +48,9 @@ def webhook(address: str, identity: IdentitySource, options: Options) -> HttpSer
 
 
 def application(options: Options) -> fastapi.FastAPI:
-    """Return the HTTP application: POST /inject, GET /healthz."""
-    app = fastapi.FastAPI(title="Meshwright injection", docs_url=None, redoc_url=None, openapi_url=None)
+    """Return the HTTP application: POST /inject, POST /convert, GET /healthz."""
+    app = fastapi.FastAPI(title="Meshwright webhooks", docs_url=None, redoc_url=None, openapi_url=None)
+    converting = asyncio.Semaphore(_CONVERSIONS)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -56,14 +60,11 @@ def application(options: Options) -> fastapi.FastAPI:
     async def inject(request: fastapi.Request) -> responses.JSONResponse:
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                body = await _bounded(request)
+                body = await _bounded(request, MAX_BODY)
             answered = review.answer(json.loads(body), options)
-        except TimeoutError:
-            return _fault(408, f"the body didn't come in {_BODY_SECONDS:g} s")
-        except errors.Exhausted as error:
-            return _fault(413, str(error))
-        except (errors.ConfigError, ValueError, RecursionError) as error:
-            return _fault(400, str(error) or "the body is nested too deeply")
+        except _FAULTS as error:
+            metrics.INJECTIONS.labels("malformed").inc()
+            return _fault(error)
         response = answered["response"]
         outcome = "refused" if not response["allowed"] else "injected" if "patch" in response else "unchanged"
         metrics.INJECTIONS.labels(outcome).inc()
@@ -71,18 +72,48 @@ def application(options: Options) -> fastapi.FastAPI:
             _log.warning("injection_refused", reason=response["status"]["message"][:500])
         return responses.JSONResponse(answered)
 
+    @app.post("/convert")
+    async def convert(request: fastapi.Request) -> responses.Response:
+        try:
+            async with asyncio.timeout(_BODY_SECONDS), converting:
+                body = await _bounded(request, MAX_OBJECTS_BODY)
+                # In a thread: a list of thousands takes longer than proxies should wait for their configuration.
+                status, answered = await asyncio.to_thread(_converted, body)
+        except _FAULTS as error:
+            metrics.CONVERSIONS.labels("malformed").inc()
+            return _fault(error)
+        metrics.CONVERSIONS.labels(status).inc()
+        return responses.Response(answered, media_type="application/json")
+
     return app
 
 
-async def _bounded(request: fastapi.Request) -> bytes:
+def _converted(body: bytes) -> tuple[str, bytes]:
+    answered = conversion_review.answer(json.loads(body))
+    result = answered["response"]["result"]
+    if result["status"] != "Success":
+        _log.warning("conversion_refused", reason=result["message"][:500])
+    return result["status"].lower(), json.dumps(answered, ensure_ascii=False).encode()
+
+
+async def _bounded(request: fastapi.Request, limit: int) -> bytes:
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > MAX_BODY:
-            raise errors.Exhausted(f"the body has more than {MAX_BODY} bytes")
+        if len(body) > limit:
+            raise errors.Exhausted(f"the body has more than {limit} bytes")
     return bytes(body)
 
 
-def _fault(status: int, message: str) -> responses.JSONResponse:
-    metrics.INJECTIONS.labels("malformed").inc()
+_FAULTS = (TimeoutError, errors.Exhausted, errors.ConfigError, ValueError, RecursionError)
+
+
+def _fault(error: Exception) -> responses.JSONResponse:
+    match error:
+        case TimeoutError():
+            status, message = 408, f"the body didn't come in {_BODY_SECONDS:g} s"
+        case errors.Exhausted():
+            status, message = 413, str(error)
+        case _:
+            status, message = 400, str(error) or "the body is nested too deeply"
     return responses.JSONResponse({"error": message}, status_code=status)

@@ -6,7 +6,7 @@ Kinds without a schema here belong to another service, which the manager asks be
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,16 @@ from meshwright.manager.istio.sidecar import Sidecar
 from meshwright.manager.istio.workload_entry import WorkloadEntry
 from meshwright.manager.model.document import Document
 from meshwright.manager.model.kubernetes import Namespace, Service
-from meshwright.manager.smi.traffic_split import TrafficSplit
+from meshwright.manager.smi import (
+    http_route_group,
+    identity_binding,
+    normal,
+    port_routes,
+    traffic_split,
+    traffic_target,
+)
+
+Raw = dict[str, Any]
 
 
 class Foreign(Document):
@@ -27,15 +36,36 @@ class Foreign(Document):
     spec: dict[str, Any] | None = None
 
 
+def _same(raw: Raw) -> Raw:
+    return raw
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """Another version or name in which objects of a kind are written."""
+
+    api_version: str
+    name: str
+    schema: type[Document]
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind. `owner` names the service whose Validation API judges it; empty: the manager itself."""
+    """One kind. `owner` names the service whose Validation API judges it; empty: the manager itself.
+
+    Objects are kept as this `api_version`, whatever `spellings` they were written in: `newest` turns a valid object of
+    one of those into it, and raises ConfigError where it can't be said. `shape` comes first: it brings what one version
+    lets people write in several ways into one, for the schema to judge; it takes any JSON object.
+    """
 
     api_version: str
     name: str
     schema: type[Document]
     namespaced: bool = True
     owner: str = ""
+    spellings: tuple[Spelling, ...] = ()
+    newest: Callable[[Raw], Raw] = _same
+    shape: Callable[[Raw], Raw] = _same
 
     def __str__(self) -> str:
         return f"{self.name} ({self.api_version})"
@@ -48,12 +78,16 @@ class Kind:
             return f"{name.removesuffix('y')}ies"
         return f"{name}es" if name.endswith(("s", "ch")) else f"{name}s"
 
+    @property
+    def definition(self) -> str:
+        """The name of this kind's CustomResourceDefinition."""
+        return f"{self.plural}.{self.api_version.partition('/')[0]}"
+
 
 NAMESPACE = Kind("v1", "Namespace", Namespace, namespaced=False)
 SERVICE = Kind("v1", "Service", Service)
 WORKLOAD_ENTRY = Kind("networking.istio.io/v1beta1", "WorkloadEntry", WorkloadEntry)
 SIDECAR = Kind("networking.istio.io/v1beta1", "Sidecar", Sidecar)
-TRAFFIC_SPLIT = Kind("split.smi-spec.io/v1alpha4", "TrafficSplit", TrafficSplit)
 CLASSIC = (
     Kind("config.istio.io/v1alpha2", "RouteRule", RouteRule),
     Kind("config.istio.io/v1alpha2", "DestinationPolicy", DestinationPolicy),
@@ -61,6 +95,54 @@ CLASSIC = (
     Kind("config.istio.io/v1alpha2", "EgressRule", EgressRule),
 )
 """The kinds of Istio's first manager."""
+
+
+def _smi(group: str, name: str, schemas: tuple[type[Document], ...], shape: Callable[[Raw], Raw] = _same) -> Kind:
+    """Return a kind of SMI; `schemas` from v1alpha1 on, the last one is v1alpha4's."""
+    older = tuple(Spelling(f"{group}/v1alpha{number}", name, schema) for number, schema in enumerate(schemas[:-1], 1))
+    return Kind(f"{group}/v1alpha4", name, schemas[-1], spellings=older, newest=normal.newest, shape=shape)
+
+
+TRAFFIC_TARGET = _smi(
+    "access.smi-spec.io",
+    "TrafficTarget",
+    (
+        traffic_target.TrafficTargetV1,
+        traffic_target.TrafficTargetV2,
+        traffic_target.TrafficTarget,
+        traffic_target.TrafficTarget,
+    ),
+)
+IDENTITY_BINDING = _smi("access.smi-spec.io", "IdentityBinding", (identity_binding.IdentityBinding,))
+HTTP_ROUTE_GROUP = _smi(
+    "specs.smi-spec.io",
+    "HTTPRouteGroup",
+    (
+        http_route_group.HTTPRouteGroupV1,
+        http_route_group.HTTPRouteGroupV2,
+        http_route_group.HTTPRouteGroup,
+        http_route_group.HTTPRouteGroup,
+    ),
+    normal.route_group,
+)
+TCP_ROUTE = _smi(
+    "specs.smi-spec.io",
+    "TCPRoute",
+    (port_routes.OldTCPRoute, port_routes.OldTCPRoute, port_routes.OldTCPRoute, port_routes.TCPRoute),
+    normal.port_route,
+)
+UDP_ROUTE = _smi("specs.smi-spec.io", "UDPRoute", (port_routes.UDPRoute,), normal.port_route)
+TRAFFIC_SPLIT = _smi(
+    "split.smi-spec.io",
+    "TrafficSplit",
+    (
+        traffic_split.TrafficSplitV1,
+        traffic_split.TrafficSplitV2,
+        traffic_split.TrafficSplit,
+        traffic_split.TrafficSplit,
+    ),
+)
+SMI = (TRAFFIC_TARGET, IDENTITY_BINDING, HTTP_ROUTE_GROUP, TCP_ROUTE, UDP_ROUTE, TRAFFIC_SPLIT)
 
 MIXER = (
     *("rule", "handler", "instance", "attributemanifest", "template", "adapter"),
@@ -91,20 +173,30 @@ KINDS = (
     SERVICE,
     WORKLOAD_ENTRY,
     SIDECAR,
-    TRAFFIC_SPLIT,
+    *SMI,
     *CLASSIC,
     *_mixers(),
     Kind("config.meshwright.io/v1alpha1", "Policy", Foreign, owner="mixer"),
 )
 CUSTOM = tuple(kind for kind in KINDS if "/" in kind.api_version)
 """Those that a Kubernetes cluster knows by a definition only (CustomResourceDefinition)."""
+CONVERTED = tuple(kind for kind in SMI if kind.spellings)
+"""Those whose versions the API server asks us to convert."""
 
-_BY_NAME = {(kind.api_version, kind.name): kind for kind in KINDS}
+_SPELLINGS = {(spelling.api_version, spelling.name): spelling for kind in KINDS for spelling in kind.spellings}
+_BY_NAME = {(kind.api_version, kind.name): kind for kind in KINDS} | {
+    (spelling.api_version, spelling.name): kind for kind in KINDS for spelling in kind.spellings
+}
 
 
 def find(api_version: str, name: str) -> Kind | None:
-    """Return the kind of a document, or None when there is no such kind."""
+    """Return the kind of a document of any spelling, or None when there is no such kind."""
     return _BY_NAME.get((api_version, name))
+
+
+def spelling(api_version: str, name: str) -> Spelling | None:
+    """Return in which other spelling a document is; None: in its kind's own."""
+    return _SPELLINGS.get((api_version, name))
 
 
 def nearest(api_version: str, name: str) -> Kind | None:

@@ -15,6 +15,7 @@ from typing import Any
 import pydantic
 from pydantic_core import ErrorDetails
 
+from meshwright.core import errors
 from meshwright.core.config import Key
 from meshwright.manager.model import kinds
 from meshwright.manager.model.document import DEFAULT_NAMESPACE, Document
@@ -56,6 +57,8 @@ def parse(text: str, index: int = -1, given: Key | None = None) -> Parsed | list
         if not isinstance(value, str) or not value:
             return [Fault(blank, field, "is missing: every object says its apiVersion and kind", index)]
     kind = kinds.find(str(api_version), str(name))
+    if kind:
+        raw = kind.shape(raw)
     metadata = raw.get("metadata")
     labels = metadata if isinstance(metadata, dict) else {}
     key = Key(str(api_version), str(name), str(labels.get("namespace") or ""), str(labels.get("name") or ""))
@@ -64,17 +67,29 @@ def parse(text: str, index: int = -1, given: Key | None = None) -> Parsed | list
     if kind.namespaced and isinstance(metadata, dict) and metadata.get("namespace") is None:
         metadata["namespace"] = (given.namespace if given else "") or DEFAULT_NAMESPACE
         key = replace(key, namespace=metadata["namespace"])
+    spelling = kinds.spelling(key.api_version, key.kind)
+    schema = spelling.schema if spelling else kind.schema
     try:
-        document = kind.schema.model_validate_json(json.dumps(raw))
+        document = schema.model_validate_json(json.dumps(raw))
+        if spelling:
+            schema, raw = kind.schema, kind.shape(kind.newest(raw))
+            document = schema.model_validate_json(json.dumps(raw))
     except pydantic.ValidationError as error:
-        faults = list(_faults(error, kind, key, index))
+        faults = list(_faults(error, schema, key, index))
         return faults[:MAX_FAULTS]
+    except errors.ConfigError as error:
+        return [Fault(key, error.field, error.message, index)]
     if not kind.namespaced and document.metadata.namespace is not None:
         return [Fault(key, "metadata.namespace", f"a {kind.name} lives in no namespace: remove this field", index)]
     key = Key(kind.api_version, kind.name, document.metadata.namespace or "", document.metadata.name)
-    if given and given.name and replace(given, namespace=key.namespace) != key:
+    if given and given.name and not _claimed(given, key, kind):
         return [Fault(key, "metadata", f"the request calls this object {given}, the document {key}", index)]
     return Parsed(key, kind, document, json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+
+
+def _claimed(given: Key, key: Key, kind: kinds.Kind) -> bool:
+    """Return whether a request means this object, in whatever version it names it."""
+    return kinds.find(given.api_version, given.kind) is kind and given.name == key.name
 
 
 def _unknown_kind(api_version: str, name: str) -> str:
@@ -86,11 +101,11 @@ def _unknown_kind(api_version: str, name: str) -> str:
     return f"unknown kind {name} ({api_version}): there are {', '.join(map(str, kinds.KINDS))}"
 
 
-def _faults(error: pydantic.ValidationError, kind: kinds.Kind, key: Key, index: int) -> Iterable[Fault]:
+def _faults(error: pydantic.ValidationError, schema: type[Document], key: Key, index: int) -> Iterable[Fault]:
     seen: set[str] = set()
     found = [(fault, _location(fault)) for fault in error.errors(include_url=False)]
     misspelt = {
-        (*location[:-1], _meant(str(location[-1]), _fields(kind.schema, location[:-1])))
+        (*location[:-1], _meant(str(location[-1]), _fields(schema, location[:-1])))
         for fault, location in found
         if fault["type"] == "extra_forbidden"
     }
@@ -100,7 +115,7 @@ def _faults(error: pydantic.ValidationError, kind: kinds.Kind, key: Key, index: 
         path = getattr((fault.get("ctx") or {}).get("error"), "field", None) or _path(location)
         if path not in seen:
             seen.add(path)
-            yield Fault(key, path, _sentence(fault, kind, location), index)
+            yield Fault(key, path, _sentence(fault, schema, location), index)
 
 
 def _location(fault: ErrorDetails) -> list[int | str]:
@@ -131,11 +146,11 @@ _TYPES = {
 }
 
 
-def _sentence(fault: ErrorDetails, kind: kinds.Kind, location: list[int | str]) -> str:
+def _sentence(fault: ErrorDetails, schema: type[Document], location: list[int | str]) -> str:
     context = fault.get("ctx") or {}
     match fault["type"]:
         case "extra_forbidden":
-            return _unknown_field(str(location[-1]), _fields(kind.schema, location[:-1]))
+            return _unknown_field(str(location[-1]), _fields(schema, location[:-1]))
         case "missing":
             return "is required and missing"
         case "value_error":

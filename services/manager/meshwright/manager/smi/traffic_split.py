@@ -1,18 +1,18 @@
-"""split.smi-spec.io/v1alpha4 TrafficSplit: shares of a service's requests for other services.
+"""split.smi-spec.io TrafficSplit: shares of a service's requests, or of those that match, for other services.
 
 A backend gets weight ÷ sum of weights (SMI §TrafficSplit); weight 0 gets nothing. A split isn't hierarchical: a backend
-is reached itself, even when another split has it as its root.
+is reached itself, even when another split has it as its root. v1alpha4 is the form that is kept.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
+from meshwright.core import errors
 from meshwright.manager.model.document import Document, FieldError, Name, Strict, dns_label
-
-MAX_WEIGHT = 1_000_000  # 64 backends of it still fit the proxy's 32-bit sum
+from meshwright.manager.smi import quantity
 
 
 def _service_name(text: str) -> str:
@@ -23,28 +23,79 @@ def _service_name(text: str) -> str:
     return text
 
 
+def _quantity(value: Any) -> Any:
+    try:
+        quantity.amount(value)
+    except errors.ConfigError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 class Backend(Strict):
     """One service that gets a share."""
 
     service: Name
-    weight: Annotated[int, Field(ge=0, le=MAX_WEIGHT)]
+    weight: Annotated[int, Field(ge=0, le=quantity.MAX_WEIGHT)]
 
 
-def _backends(backends: list[Backend]) -> list[Backend]:
+class QuantityBackend(Strict):
+    """v1alpha1: the weight is a quantity."""
+
+    service: Name
+    weight: Annotated[Any, PlainValidator(_quantity)]
+
+
+class RouteGroup(Strict):
+    """An HTTPRouteGroup of the split's namespace."""
+
+    api_group: Literal["", "specs.smi-spec.io"] | None = None
+    kind: Literal["HTTPRouteGroup"]
+    name: Name
+
+
+def _backends(backends: list[Any]) -> list[Any]:
     names = [backend.service for backend in backends]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"service {min(twice)!r} is named twice: give it one weight")
-    if not any(backend.weight for backend in backends):
+    if not any(quantity.amount(backend.weight) for backend in backends):
         raise ValueError("all weights are 0, so that no request could go anywhere: give at least one backend a weight")
     return backends
 
 
-class TrafficSplitSpec(Strict):
-    """The service that callers name, and who answers for it."""
+Some = Field(min_length=1, max_length=64)
+
+
+class OldSplitSpec(Strict):
+    """v1alpha2: for all requests."""
 
     service: Annotated[str, AfterValidator(_service_name)]
-    backends: Annotated[list[Backend], Field(min_length=1, max_length=64), AfterValidator(_backends)]
+    backends: Annotated[list[Backend], Some, AfterValidator(_backends)]
+
+
+class TrafficSplitSpec(OldSplitSpec):
+    """The service that callers name, and who answers for it; with `matches`, for requests that any group matches."""
+
+    matches: Annotated[list[RouteGroup], Field(max_length=64)] = Field(default_factory=list)
+
+
+class FirstSplitSpec(Strict):
+    """v1alpha1."""
+
+    service: Annotated[str, AfterValidator(_service_name)]
+    backends: Annotated[list[QuantityBackend], Some, AfterValidator(_backends)]
+
+
+class TrafficSplitV1(Document):
+    """v1alpha1: weights are quantities."""
+
+    spec: FirstSplitSpec
+
+
+class TrafficSplitV2(Document):
+    """v1alpha2: without matches."""
+
+    spec: OldSplitSpec
 
 
 class TrafficSplit(Document):
@@ -56,6 +107,11 @@ class TrafficSplit(Document):
     def root(self) -> str:
         """The name of the service whose requests are split."""
         return self.spec.service.split(".", 1)[0]
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The names of the HTTPRouteGroups whose requests are split; none: all requests are."""
+        return frozenset(group.name for group in self.spec.matches)
 
     @model_validator(mode="after")
     def _references(self) -> Self:
