@@ -3,6 +3,7 @@
     MeshwrightError
     ├── ConfigError      input a person wrote is wrong: field and remedy are known
     ├── NotFound         the named object doesn't exist
+    ├── Compacted        that part of a history is no longer kept: begin anew
     ├── Conflict         somebody else changed it first: read again and retry
     ├── Unauthorized     no identity, or one that can't be verified
     ├── Forbidden        the identity is known and may not do this
@@ -35,6 +36,10 @@ class ConfigError(MeshwrightError):
 
 class NotFound(MeshwrightError):  # noqa: N818 - named as in the field's vocabulary
     """The named object doesn't exist."""
+
+
+class Compacted(MeshwrightError):  # noqa: N818
+    """That part of a history is no longer kept; the message says from where on it is."""
 
 
 class Conflict(MeshwrightError):  # noqa: N818

@@ -1,7 +1,8 @@
 """Configuration: documents that people write, and snapshots that services serve.
 
 `read_documents` reads what people wrote; `connect(settings, store, health)` gives a service its source: a folder
-(`FolderSource`) or what the manager committed (`StoreSource`). Only the manager has a `Ledger`.
+(`FolderSource`) or what the manager committed (`StoreSource`). Only the manager has a `Ledger`,
+and reads its `History`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from meshwright.core.config.committed import StoreSource
 from meshwright.core.config.documents import parse, read_documents
 from meshwright.core.config.errors import DocumentError
 from meshwright.core.config.folder import FolderSource
+from meshwright.core.config.history import History
 from meshwright.core.config.ledger import Ledger
 from meshwright.core.config.limits import LIMITS, Limits
 from meshwright.core.config.objects import Key, Object, from_document, from_json
@@ -22,6 +24,7 @@ __all__ = [
     "LIMITS",
     "DocumentError",
     "FolderSource",
+    "History",
     "Key",
     "Ledger",
     "Limits",

@@ -1,7 +1,8 @@
 """Where committed configuration lies in the store.
 
     /meshwright/config/head                                      the newest revision
-    /meshwright/config/commits/<revision>                        which attempt made it, and how many entries it has
+    /meshwright/config/floor                                     the oldest revision whose whole state is still kept
+    /meshwright/config/commits/<revision>                        which attempt made it, who, when, how many entries
     /meshwright/config/revisions/<revision>-<attempt>/+/<object> the object's JSON
     /meshwright/config/revisions/<revision>-<attempt>/-/<object> the object was deleted (empty value)
 
@@ -20,28 +21,37 @@ from meshwright.core.config.objects import Key
 
 PREFIX = "/meshwright/config/"
 HEAD = f"{PREFIX}head"
+FLOOR = f"{PREFIX}floor"
 COMMITS = f"{PREFIX}commits/"
 REVISIONS = f"{PREFIX}revisions/"
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What the record of a committed revision says; `time` is when, as ISO 8601."""
+    """What the record of a committed revision says; `time` is when, as ISO 8601.
+
+    `author` is the SPIFFE ID of who asked for it, ``cluster`` for what was mirrored; `message` is that one's own words.
+    """
 
     revision: int
     attempt: str
     entries: int
     time: str
+    author: str = ""
+    message: str = ""
 
     def encode(self) -> bytes:
         """Return the record's value."""
-        return json.dumps({"attempt": self.attempt, "entries": self.entries, "time": self.time}).encode()
+        record = {"attempt": self.attempt, "entries": self.entries, "time": self.time}
+        return json.dumps(record | {"author": self.author, "message": self.message}, ensure_ascii=False).encode()
 
     @classmethod
     def decode(cls, path: str, value: bytes) -> Commit:
         """Read the record at `path`."""
         record = json.loads(value)
-        return cls(int(path.removeprefix(COMMITS)), record["attempt"], record["entries"], record["time"])
+        number = int(path.removeprefix(COMMITS))
+        who, words = record.get("author", ""), record.get("message", "")
+        return cls(number, record["attempt"], record["entries"], record["time"], who, words)
 
 
 @dataclass(frozen=True, slots=True)

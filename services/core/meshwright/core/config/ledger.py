@@ -7,6 +7,7 @@ should it still arrive; so `commit` only says "unknown" when the store can't be 
 from __future__ import annotations
 
 import asyncio
+import datetime
 import itertools
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,24 +24,45 @@ from meshwright.core.store import Compare, Delete, Entry, Put, Store
 _log = structlog.get_logger(__name__)
 
 KEPT_REVISIONS = 100
+_TRIM_EVERY = 100  # commits: listing all keys once for so many of them costs each little
 _BATCH_OPERATIONS = 100
 _BATCH_BYTES = 1024 * 1024
 _CALL_SECONDS = 5.0
 
 
 class Ledger:
-    """Writes revisions. Several managers may each have one: whoever moves the head first wins."""
+    """Writes revisions. Several managers may each have one: whoever moves the head first wins.
 
-    def __init__(self, store: Store, *, clock: clocks.Clock | None = None, kept: int = KEPT_REVISIONS) -> None:
-        self._store, self._clock, self._kept = store, clock or clocks.SystemClock(), kept
+    `kept` is of how many revisions `trim` leaves the history, `kept_seconds` for how long after they were superseded
+    (None: however old). What is in force stays in any case.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: clocks.Clock | None = None,
+        kept: int = KEPT_REVISIONS,
+        kept_seconds: float | None = None,
+    ) -> None:
+        self._store, self._clock, self._kept, self._kept_seconds = (
+            store,
+            clock or clocks.SystemClock(),
+            kept,
+            kept_seconds,
+        )
 
     async def head(self) -> int:
         """Return the newest revision; 0 when nothing was ever committed."""
         entry = await self._store.get(layout.HEAD)
         return layout.head_revision(entry.value if entry else None)
 
-    async def commit(self, put: Mapping[Key, str], delete: Collection[Key], expected: int) -> int:
+    async def commit(
+        self, put: Mapping[Key, str], delete: Collection[Key], expected: int, *, author: str = "", message: str = ""
+    ) -> int:
         """Commit JSON texts and deletions on top of revision `expected`; return the new revision.
+
+        `author` and `message` are kept beside it, for who reads the history.
 
         Conflict: the head isn't `expected`; nothing is changed, read again and retry. Unavailable or DeadlineExceeded
         while the store is away; the message says whether the change may have been committed.
@@ -49,9 +71,8 @@ class Ledger:
         self._check(head, expected)
         if not put and not delete:
             return expected
-        attempt = Commit(
-            expected + 1, secrets.token_hex(8), len(put) + len(delete), self._clock.now().isoformat(timespec="seconds")
-        )
+        now = self._clock.now().isoformat(timespec="seconds")
+        attempt = Commit(expected + 1, secrets.token_hex(8), len(put) + len(delete), now, author, message)
         try:
             for batch in _batches(_entries(attempt, put, delete)):
                 await self._store.transaction([], batch, timeout=_CALL_SECONDS)
@@ -69,13 +90,29 @@ class Ledger:
         return attempt.revision
 
     async def trim(self) -> int:
-        """Remove what the last revisions don't need and what lost attempts left; return how many keys went."""
+        """Remove what the kept revisions don't need and what lost attempts left; return how many keys went."""
         paths, _ = await self._store.list(layout.PREFIX, keys_only=True, timeout=_CALL_SECONDS * 4)
-        records, _ = await self._store.list(layout.COMMITS, timeout=_CALL_SECONDS)
-        superfluous = _superfluous(paths, [Commit.decode(entry.key, entry.value) for entry in records], self._kept)
+        found, _ = await self._store.list(layout.COMMITS, timeout=_CALL_SECONDS)
+        records = [Commit.decode(entry.key, entry.value) for entry in found]
+        floor = self._floor(records)
+        superfluous = _superfluous(paths, records, floor)
+        before = await self._store.get(layout.FLOOR)
+        if floor > layout.head_revision(before.value if before else None):
+            # Readers of the history look at it last: what they missed is told, never taken for what was deleted.
+            await self._store.put(layout.FLOOR, layout.head_value(floor), timeout=_CALL_SECONDS)
         for batch in _chunks(superfluous, _BATCH_OPERATIONS):
             await self._store.transaction([], [Delete(path) for path in batch], timeout=_CALL_SECONDS)
         return len(superfluous)
+
+    def _floor(self, records: Sequence[Commit]) -> int:
+        """Return the oldest revision whose state must still be readable."""
+        newest = max((record.revision for record in records), default=0)
+        floor = max(newest - self._kept, 0)
+        if self._kept_seconds is not None:
+            since = self._clock.now() - datetime.timedelta(seconds=self._kept_seconds)
+            stale = [found.revision for found in records if datetime.datetime.fromisoformat(found.time) < since]
+            floor = max(floor, *stale, 0)
+        return floor
 
     async def _move(self, attempt: Commit, head: Entry | None) -> bool:
         compare = Compare(layout.HEAD, head.revision if head else 0)
@@ -124,9 +161,7 @@ class Ledger:
             tokens = {Place.parse(entry.key).attempt for entry in paths} - {attempt.attempt}
             for token in tokens:
                 await self._store.delete_prefix(layout.attempt_prefix(attempt.revision, token))
-            if (
-                attempt.revision % self._kept == 0
-            ):  # listing all keys once for so many commits costs each of them little
+            if attempt.revision % min(self._kept, _TRIM_EVERY) == 0:
                 removed = await self.trim()
                 _log.info("history_trimmed", revision=attempt.revision, removed=removed)
         except errors.MeshwrightError as error:
@@ -164,10 +199,9 @@ def _chunks(paths: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield paths[start : start + size]
 
 
-def _superfluous(paths: Iterable[Entry], records: Sequence[Commit], kept: int) -> list[str]:
-    """Return the keys to remove, in the order in which a reader may miss them."""
+def _superfluous(paths: Iterable[Entry], records: Sequence[Commit], floor: int) -> list[str]:
+    """Return the keys to remove, in the order in which a reader may miss them; the state at `floor` stays readable."""
     newest = max((record.revision for record in records), default=0)
-    floor = newest - kept  # the state at this revision must still be readable
     committed = {record.revision: record.attempt for record in records}
     histories: dict[Key, list[Place]] = {}
     lost: list[str] = []

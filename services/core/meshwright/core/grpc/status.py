@@ -14,6 +14,7 @@ from meshwright.core import errors
 _CODES: dict[type[errors.MeshwrightError], grpc.StatusCode] = {
     errors.ConfigError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.Compacted: grpc.StatusCode.OUT_OF_RANGE,
     errors.Conflict: grpc.StatusCode.ABORTED,
     errors.Unauthorized: grpc.StatusCode.UNAUTHENTICATED,
     errors.Forbidden: grpc.StatusCode.PERMISSION_DENIED,
