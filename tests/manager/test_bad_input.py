@@ -234,3 +234,17 @@ def test_the_claimed_key_must_be_the_documents() -> None:
     [found] = parsed(SERVICE).values()
     [fault] = plan.apply([(claimed, found.text)], state()).findings.violations
     assert "the request calls this object" in fault.message
+
+
+def test_a_rollback_leaves_what_belongs_to_a_cluster_to_kubectl() -> None:
+    """Objects that were taken from a cluster are changed there; those of this mesh go back by themselves."""
+    taken = SPLIT.replace("name: catalog}", "name: catalog, annotations: {meshwright.io/source: kubernetes}}", 1)
+    now = state(SHOP + "---" + taken)
+    [split] = [key for key in now.objects if key.kind == "TrafficSplit"]
+    then = now.objects[split].text.replace("90", "50")
+    for texts, gone, remedy in (({split: then}, set(), "use 'kubectl apply'"), ({}, {split}, "use 'kubectl delete'")):
+        [fault] = plan.rollback(texts, gone, now, lambda _: True).findings.violations
+        assert fault.key == split
+        assert remedy in fault.message
+    planned = plan.rollback({}, {split}, now)  # without a cluster nobody else deletes it
+    assert (planned.findings.violations, planned.delete) == ([], {split})

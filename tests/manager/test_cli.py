@@ -125,6 +125,63 @@ async def test_status_and_wait(pki: Pki, tmp_path: Path) -> None:
         assert "revision 7 isn't acknowledged: the manager's newest is 0" in late
 
 
+async def test_history_diff_and_rollback(pki: Pki, tmp_path: Path, files: Path) -> None:
+    async with running(pki, tmp_path) as address:
+        shell = Shell(pki, tmp_path / "data", address)
+        assert "no such change is in the history" in await shell("history")
+        await shell("apply", "-f", str(files), "-m", "open the shop")
+        (files / "split.yaml").write_text(SPLIT.replace("90", "50"))
+        await shell("apply", "-f", str(files / "split.yaml"), "--message", "half of it")
+        table = await shell("history")
+        assert re.search(r"2 +20\S+ +admin +TrafficSplit default/catalog changed +half of it", table)
+        assert re.search(r"1 +20\S+ +admin .* and 6 more +open the shop", table)
+        told = json.loads(await shell("history", "trafficsplits", "catalog", "-o", "json"))
+        assert [found["message"] for found in told["revisions"]] == ["half of it", "open the shop"]
+        difference = await shell("diff", "1")
+        assert "--- TrafficSplit default/catalog (revision 1)" in difference
+        assert "+++ TrafficSplit default/catalog (revision 2)" in difference
+        assert "-    weight: 90\n+    weight: 50\n" in difference.replace("  - ", "    ")
+        assert "+++ /dev/null" in await shell("diff", "1", "0")
+        assert "nothing differs between revisions 2 and 2" in await shell("diff", "2")
+        assert json.loads(await shell("diff", "0", "1", "-o", "json"))["objects"][0]["before"] is None
+        assert "nothing was changed (dry run)" in await shell("rollback", "1", "--dry-run")
+        late = await shell("rollback", "1", "--expect-revision", "1", status=1)
+        assert "changed by spiffe://mesh.local/ns/meshwright-system/sa/admin at 20" in late
+        assert "TrafficSplit default/catalog changed" in await shell("rollback", "1")
+        assert "nothing differs" in await shell("diff", "1", "3")
+        assert "there is no revision 9 yet" in await shell("diff", "9", status=1)
+
+
+async def test_a_dry_run_shows_what_proxies_would_get(pki: Pki, tmp_path: Path, files: Path) -> None:
+    async with running(pki, tmp_path) as address:
+        shell = Shell(pki, tmp_path / "data", address)
+        await shell("apply", "-f", str(files / "shop.yaml"))
+        shown = await shell("apply", "-f", str(files / "split.yaml"), "--dry-run")
+        assert "RouteConfiguration outbound|default|*/* changed at 1 proxy\n" in shown
+        assert "weighted_clusters" not in shown
+        assert re.search(r"\+ +weighted_clusters", await shell("apply", "-f", str(files), "--dry-run", "--show-xds"))
+        assert "no proxy's resources would change" in await shell("apply", "-f", str(files / "shop.yaml"), "--dry-run")
+
+
+async def test_waiting_for_objects(pki: Pki, tmp_path: Path, files: Path) -> None:
+    async with running(pki, tmp_path) as address:
+        shell = Shell(pki, tmp_path / "data", address)
+        missing = await shell("wait", "TrafficSplit", "catalog", "--timeout", "0.2", status=1)
+        assert "Programmed isn't true of TrafficSplit default/catalog (NotFound: there is no such object)" in missing
+        (files / "split.yaml").write_text(SPLIT.replace("catalog-v2", "catalog-v3"))
+        assert "revision 1" in await shell("apply", "-f", str(files), "--wait", "20")
+        assert "Programmed" in await shell("wait", "TrafficSplit", "catalog")
+        assert "Accepted" in await shell("wait", "Service", "catalog", "catalog-v2", "--for", "accepted")
+        late = await shell("wait", "TrafficSplit", "catalog", "--for", "ResolvedRefs", "--timeout", "0.2", status=1)
+        assert "catalog-v3 doesn't exist" in late
+        still = await shell("wait", "TrafficSplit", "catalog", "--for", "Deleted", "--timeout", "0.2", status=1)
+        assert "it is still there" in still
+        await shell("delete", "TrafficSplit", "catalog")
+        await shell("wait", "TrafficSplit", "catalog", "--for", "Deleted")
+        await shell("wait")  # no proxy is connected: all have the newest revision
+        assert "give a kind and names" in await shell("wait", "TrafficSplit", status=64)
+
+
 async def test_a_manager_that_is_away_and_an_identity_that_is_missing(pki: Pki, tmp_path: Path) -> None:
     shell = Shell(pki, tmp_path / "data", "127.0.0.1:1")
     assert "the manager at 127.0.0.1:1 doesn't answer" in await shell("status", "--timeout", "1", status=69)

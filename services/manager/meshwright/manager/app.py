@@ -19,8 +19,11 @@ from meshwright.api.config.v1 import config_pb2_grpc
 from meshwright.core import config, errors, health, identity, service, store
 from meshwright.manager import metrics
 from meshwright.manager.configapi.catalogue import Catalogue
+from meshwright.manager.configapi.chronicle import Chronicle
+from meshwright.manager.configapi.edit import Editor
 from meshwright.manager.configapi.owners import Owners
 from meshwright.manager.configapi.plan import nobodys
+from meshwright.manager.configapi.preview import Previews
 from meshwright.manager.configapi.service import ConfigService
 from meshwright.manager.configapi.status import StatusBoard, alone
 from meshwright.manager.election import Election
@@ -73,11 +76,12 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         facts = await stack.enter_async_context(store.connect(settings))
 
         hub = Hub()
-        publisher = Publisher(hub, _parameters(settings))
+        parameters = _parameters(settings)
+        publisher = Publisher(hub, parameters)
         empty = mesh.Mesh(0, {}, settings.platform_namespace, settings.trust_domain)
         catalogue = Catalogue(state, strict=settings.config is not None, on_change=publisher, empty=empty)
         source = await stack.enter_async_context(config.connect(settings, facts, state))
-        writer = None if settings.config is not None else config.Ledger(facts)
+        writer, history = _ledger(settings, facts)
         own.spawn(_follow(source, catalogue), "follow configuration")
         cluster: Cluster | None = None
         if settings.follows_cluster:
@@ -107,15 +111,18 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
 
         server = own.server(rules(settings.trust_domain))
         owned = cluster.owns if cluster else nobodys
-        config_pb2_grpc.add_ConfigServiceServicer_to_server(
-            ConfigService(catalogue, writer, owners, status, hub.convergence, owned), server
-        )
+        chronicle = Chronicle(history, catalogue)
+        previews = Previews(hub, parameters)
+        editor = Editor(catalogue, writer, chronicle, owners, previews, hub.convergence, owned)
+        config_pb2_grpc.add_ConfigServiceServicer_to_server(ConfigService(catalogue, editor, chronicle, status), server)
         DiscoveryServer(hub, settings.trust_domain).add_to(server)
         address = await own.serve(server, grace=1.0)
         if cluster and writer:
             judge = partial(owners.judge, accept_unvalidated=False)
             mirror = cluster.mirror(judge, catalogue, writer, status)
             own.spawn(Election(facts, name).lead(mirror.run), "mirror the cluster")
+        if writer:
+            own.spawn(writer.tend(), "trim the history")
         if settings.etcd:
             own.spawn(replicas.announce(settings.advertise or address), "announce replica")
         if settings.webhook:
@@ -123,6 +130,14 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         state.set("listener", ok=True)
         _log.info("serving", address=address, revision=catalogue.state.revision)
         await stop.wait()
+
+
+def _ledger(settings: ManagerSettings, facts: store.Store) -> tuple[config.Ledger, config.History] | tuple[None, None]:
+    """Return who writes revisions and who reads them; a folder of files has none."""
+    if settings.config is not None:
+        return None, None
+    kept_seconds = settings.history_days * 86_400
+    return config.Ledger(facts, kept=settings.history_revisions, kept_seconds=kept_seconds), config.History(facts)
 
 
 def _parameters(settings: ManagerSettings) -> Parameters:

@@ -7,8 +7,7 @@ to a manager on loopback or a Unix socket. All calls raise errors of `meshwright
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +17,18 @@ from meshwright.api.config.v1 import config_pb2, config_pb2_grpc
 from meshwright.core import errors, identity
 from meshwright.core.config import Key, Object, from_json
 from meshwright.core.grpc import Channel
-from meshwright.manager.errors import Problem, Refused
+from meshwright.manager import answers
+from meshwright.manager.answers import (
+    Condition,
+    Event,
+    Expectation,
+    ObjectDiff,
+    Outcome,
+    Preview,
+    ProxyStatus,
+    Revision,
+    Status,
+)
 
 _PAGES_AGAIN = 5
 _POLL_SECONDS = 0.1
@@ -26,66 +36,13 @@ _POLL_SECONDS = 0.1
 _ERRORS: dict[grpc.StatusCode, type[errors.MeshwrightError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.ConfigError,
     grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.OUT_OF_RANGE: errors.Compacted,
     grpc.StatusCode.ABORTED: errors.Conflict,
     grpc.StatusCode.UNAUTHENTICATED: errors.Unauthorized,
     grpc.StatusCode.PERMISSION_DENIED: errors.Forbidden,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.Exhausted,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a request did: for each object, in order, what happened to it."""
-
-    revision: int
-    results: tuple[tuple[Key, str], ...]  # created, changed, unchanged, deleted
-    warnings: tuple[Problem, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TypeStatus:
-    """One type of resources at one proxy."""
-
-    type_url: str
-    sent_version: str
-    acknowledged_version: str
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyStatus:
-    """One connected proxy."""
-
-    node_id: str
-    spiffe_id: str
-    acknowledged_revision: int
-    manager: str
-    types: tuple[TypeStatus, ...]
-
-    @property
-    def workload(self) -> str:
-        """The workload's name with its namespace: ``shop-0.default``."""
-        parts = self.node_id.split("~")
-        return parts[2] if len(parts) > 2 else self.node_id
-
-    @property
-    def error(self) -> str:
-        """The reason of what the proxy refuses at the moment; empty when it refuses nothing."""
-        return "; ".join(f"{state.type_url.rpartition('.')[2]}: {state.error}" for state in self.types if state.error)
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The newest revision and all connected proxies; `unreachable` names replicas whose proxies are missing."""
-
-    revision: int
-    proxies: tuple[ProxyStatus, ...]
-    unreachable: tuple[str, ...] = field(default=())
-
-    def behind(self, revision: int) -> tuple[ProxyStatus, ...]:
-        """Return the proxies that haven't acknowledged `revision`."""
-        return tuple(proxy for proxy in self.proxies if proxy.acknowledged_revision < revision)
 
 
 class Client:
@@ -115,16 +72,29 @@ class Client:
         await self._channel.close()
 
     async def apply(
-        self, objects: Sequence[Object], *, dry_run: bool = False, accept_unvalidated: bool = False
+        self,
+        objects: Sequence[Object],
+        *,
+        dry_run: bool = False,
+        accept_unvalidated: bool = False,
+        message: str = "",
+        expected: Expectation | None = None,
+        preview: Preview = "none",
     ) -> Outcome:
-        """Put objects, all or none; raise Refused with every fault, each with its object's `source`."""
+        """Put objects, all or none; raise Refused with every fault, each with its object's `source`.
+
+        `preview` is of a dry run: ``names`` of the resources that proxies would be sent, ``text``: how they differ.
+        """
         request = config_pb2.ApplyRequest(
-            objects=[config_pb2.Object(key=_key_message(found.key), json=found.json) for found in objects],
+            objects=[config_pb2.Object(key=answers.key_message(found.key), json=found.json) for found in objects],
             dry_run=dry_run,
             accept_unvalidated=accept_unvalidated,
+            message=message,
+            expected=answers.expectation(expected),
+            preview=f"PREVIEW_{preview.upper()}",
         )
         answer = await self._call(self._stub.Apply(request, timeout=self._timeout))
-        return _outcome(answer, [found.source for found in objects])
+        return answers.outcome(answer, [found.source for found in objects])
 
     async def delete(
         self,
@@ -133,16 +103,117 @@ class Client:
         ignore_missing: bool = False,
         dry_run: bool = False,
         accept_unvalidated: bool = False,
+        message: str = "",
+        expected: Expectation | None = None,
+        preview: Preview = "none",
         sources: Sequence[str] = (),
     ) -> Outcome:
         """Delete objects, all or none; `sources` are for faults, one for each key."""
         request = config_pb2.DeleteRequest(
-            keys=map(_key_message, keys),
+            keys=map(answers.key_message, keys),
             ignore_missing=ignore_missing,
             dry_run=dry_run,
             accept_unvalidated=accept_unvalidated,
+            message=message,
+            expected=answers.expectation(expected),
+            preview=f"PREVIEW_{preview.upper()}",
         )
-        return _outcome(await self._call(self._stub.Delete(request, timeout=self._timeout)), sources)
+        return answers.outcome(await self._call(self._stub.Delete(request, timeout=self._timeout)), sources)
+
+    async def rollback(
+        self,
+        revision: int,
+        *,
+        dry_run: bool = False,
+        accept_unvalidated: bool = False,
+        message: str = "",
+        expected: Expectation | None = None,
+        preview: Preview = "none",
+    ) -> Outcome:
+        """Make every object what it was at `revision`, in a new revision, or do nothing."""
+        request = config_pb2.RollbackRequest(
+            revision=revision,
+            dry_run=dry_run,
+            accept_unvalidated=accept_unvalidated,
+            message=message,
+            expected=answers.expectation(expected),
+            preview=f"PREVIEW_{preview.upper()}",
+        )
+        return answers.outcome(await self._call(self._stub.Rollback(request, timeout=self._timeout)), ())
+
+    async def history(
+        self, kind: str = "", name: str = "", namespace: str = "", *, before: int = 0, limit: int = 0
+    ) -> tuple[list[Revision], int]:
+        """Return revisions that changed what fits, the newest first, and the oldest one whose state is kept."""
+        wanted = config_pb2.Key(kind=kind, namespace=namespace, name=name)
+        request = config_pb2.HistoryRequest(filter=wanted, before=before, limit=limit)
+        answer = await self._call(self._stub.History(request, timeout=self._timeout))
+        return [answers.revision(found) for found in answer.revisions], answer.floor
+
+    async def diff(self, older: int, newer: int | None = None) -> tuple[list[ObjectDiff], int]:
+        """Return how objects differ between two revisions, and the newer one; None: the newest."""
+        found: list[ObjectDiff] = []
+        request = config_pb2.DiffRequest(older=older, newer=newer)
+        while True:
+            page = await self._call(self._stub.Diff(request, timeout=self._timeout))
+            found += map(answers.object_diff, page.objects)
+            if not page.HasField("next"):
+                return found, page.newer
+            request = config_pb2.DiffRequest(older=older, newer=page.newer, after=page.next)
+
+    async def watch(
+        self, after: int | None = None, *, kind: str = "", name: str = "", namespace: str = ""
+    ) -> AsyncGenerator[Event, None]:
+        """Yield each revision that changed what fits, after revision `after` (None: the newest), for ever.
+
+        Compacted: what changed after `after` is no longer kept; list, and watch after the list's revision.
+        """
+        wanted = config_pb2.Key(kind=kind, namespace=namespace, name=name)
+        call = self._stub.Watch(config_pb2.WatchRequest(after=after, filter=wanted))
+        changes: dict[Key, Object | None] = {}
+        try:
+            async for part in call:
+                for change in part.changes:
+                    changes[answers.key(change.key)] = from_json(change.json, "the manager") if change.json else None
+                if not part.more and changes:
+                    yield Event(part.revision, part.author, part.time, part.message, changes)
+                    changes = {}
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from error
+        finally:
+            call.cancel()
+
+    async def conditions(self, keys: Sequence[Key]) -> list[tuple[Key, int, tuple[Condition, ...]]]:
+        """Return, for each object, its key, the revision that changed it last (0: none) and what is in force of it."""
+        request = config_pb2.ConditionsRequest(keys=map(answers.key_message, keys))
+        answer = await self._call(self._stub.Conditions(request, timeout=self._timeout))
+        return [
+            (
+                answers.key(found.key),
+                found.revision,
+                tuple(Condition(told.type, told.status, told.reason, told.message) for told in found.conditions),
+            )
+            for found in answer.objects
+        ]
+
+    async def wait_for(self, keys: Sequence[Key], condition: str, *, timeout: float) -> None:
+        """Return once `condition` is true of all objects; raise DeadlineExceeded, which says of which it isn't and why.
+
+        ``Deleted`` is true of what isn't there.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        while True:
+            waiting = [
+                (key, told)
+                for key, revision, told in await self.conditions(keys)
+                if not _holds(condition, revision, told)
+            ]
+            if not waiting:
+                return
+            if loop.time() + _POLL_SECONDS > end:
+                raise errors.DeadlineExceeded(_unfulfilled(waiting, condition, timeout))
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def list(
         self, kind: str = "", name: str = "", namespace: str = "", api_version: str = ""
@@ -166,7 +237,7 @@ class Client:
     async def status(self) -> Status:
         """Return what each connected proxy has acknowledged."""
         answer = await self._call(self._stub.ProxyStatus(config_pb2.ProxyStatusRequest(), timeout=self._timeout))
-        return Status(answer.revision, tuple(map(_proxy, answer.proxies)), tuple(answer.unreachable))
+        return Status(answer.revision, tuple(map(answers.proxy, answer.proxies)), tuple(answer.unreachable))
 
     async def wait(self, revision: int, *, timeout: float, proxies: int = 0) -> Status:
         """Return once at least `proxies` are connected and all have acknowledged `revision`.
@@ -189,11 +260,31 @@ class Client:
         try:
             return await call
         except grpc.aio.AioRpcError as error:
-            details = error.details() or error.code().name
-            kind = _ERRORS.get(error.code(), errors.Unavailable)
-            if kind is errors.Unavailable:
-                details = f"the manager at {self._server} doesn't answer: {details}"
-            raise kind(details) from error
+            raise self._error(error) from error
+
+    def _error(self, error: grpc.aio.AioRpcError) -> errors.MeshwrightError:
+        details = error.details() or error.code().name
+        kind = _ERRORS.get(error.code(), errors.Unavailable)
+        if kind is errors.Unavailable:
+            details = f"the manager at {self._server} doesn't answer: {details}"
+        return kind(details)
+
+
+def _holds(condition: str, revision: int, told: Sequence[Condition]) -> bool:
+    if condition == "Deleted":
+        return not revision
+    return any(found.type == condition and found.status for found in told)
+
+
+def _unfulfilled(waiting: Sequence[tuple[Key, Sequence[Condition]]], condition: str, timeout: float) -> str:
+    text = f"after {timeout:g} s {condition} isn't true of"
+    for key, told in waiting[:5]:
+        found = next((one for one in told if one.type in (condition, "Accepted") and not one.status), None)
+        why = (
+            f"{found.reason}: {found.message}" if found else "it is still there" if condition == "Deleted" else "never"
+        )
+        text += f" {key} ({why});"
+    return text.rstrip(";") + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
 
 
 def _late(status: Status, behind: Sequence[ProxyStatus], revision: int, timeout: float, proxies: int) -> str:
@@ -207,44 +298,3 @@ def _late(status: Status, behind: Sequence[ProxyStatus], revision: int, timeout:
     if status.unreachable:
         text += f"; replicas that don't answer: {', '.join(status.unreachable)}"
     return text
-
-
-def _key_message(key: Key) -> Any:
-    return config_pb2.Key(api_version=key.api_version, kind=key.kind, namespace=key.namespace, name=key.name)
-
-
-def _key(message: Any) -> Key:
-    return Key(message.api_version, message.kind, message.namespace, message.name)
-
-
-def _outcome(answer: Any, sources: Sequence[str]) -> Outcome:
-    if answer.violations:
-        raise Refused(_problems(answer.violations, sources))
-    actions = config_pb2.ApplyResponse.Action
-    results = tuple((_key(result.key), actions.Name(result.action).lower()) for result in answer.results)
-    return Outcome(answer.revision, results, _problems(answer.warnings, sources))
-
-
-def _problems(violations: Iterable[Any], sources: Sequence[str]) -> tuple[Problem, ...]:
-    return tuple(
-        Problem(
-            _key(violation.key),
-            violation.field,
-            violation.message,
-            sources[violation.index] if 0 <= violation.index < len(sources) else "",
-        )
-        for violation in violations
-    )
-
-
-def _proxy(message: Any) -> ProxyStatus:
-    return ProxyStatus(
-        message.node_id,
-        message.spiffe_id,
-        message.acknowledged_revision,
-        message.manager,
-        tuple(
-            TypeStatus(state.type_url, state.sent_version, state.acknowledged_version, state.error)
-            for state in message.types
-        ),
-    )

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwright.core.config import Object, from_document
-from meshwright.manager.client import Outcome, Status
+from meshwright.manager.answers import Outcome, Resource, Status
 from meshwright.manager.errors import Problem, Refused
 from meshwright.manager.model import kinds
 
@@ -34,7 +34,7 @@ def placed(found: Object, namespace: str | None) -> Object:
 def outcome(result: Outcome, output: str, *, dry_run: bool) -> None:
     """Print what a request did."""
     if output != "table":
-        _data(
+        data(
             {
                 "revision": result.revision,
                 "dryRun": dry_run,
@@ -44,19 +44,47 @@ def outcome(result: Outcome, output: str, *, dry_run: bool) -> None:
                     for key, action in result.results
                 ],
                 "warnings": [_plain(problem) for problem in result.warnings],
+                "resources": [_resource(found) for found in result.resources],
+                "resourcesLeftOut": result.resources_left_out,
             },
             output,
         )
         return
-    console = _console()
+    printer = console()
     for key, action in result.results:
-        console.print(Text.assemble(str(key), " ", (action, _COLOURS[action])))
+        printer.print(Text.assemble(str(key), " ", (action, _COLOURS[action])))
     _warnings(result.warnings)
     changed = any(action != "unchanged" for _, action in result.results)
     if dry_run:
-        console.print("nothing was changed (dry run)")
+        _resources(result)
+        printer.print("nothing was changed (dry run)")
     else:
-        console.print(f"revision {result.revision}" + ("" if changed else " (nothing differed)"))
+        printer.print(f"revision {result.revision}" + ("" if changed else " (nothing differed)"))
+
+
+def _resources(result: Outcome) -> None:
+    """Print what proxies would be sent."""
+    printer = console()
+    for found in result.resources:
+        what = f"{found.type_url.rpartition('.')[2]} {found.name} "
+        proxies = f" at {found.proxies} prox{'y' if found.proxies == 1 else 'ies'}"
+        printer.print(Text.assemble(what, (found.action, _COLOURS[found.action]), proxies))
+        if found.diff:
+            printer.print(found.diff)
+    if not result.resources:
+        printer.print("no proxy's resources would change")
+    if result.resources_left_out:
+        printer.print("more resources would change than are shown")
+
+
+def _resource(found: Resource) -> dict[str, Any]:
+    return {
+        "typeUrl": found.type_url,
+        "name": found.name,
+        "action": found.action,
+        "proxies": found.proxies,
+        "diff": found.diff,
+    }
 
 
 def refusal(error: Refused) -> None:
@@ -73,22 +101,22 @@ def objects(found: Sequence[Object], revision: int, output: str, *, single: bool
         sys.stdout.write(yaml.safe_dump_all((entry.document() for entry in found), sort_keys=False))
     elif output == "json":
         documents = [entry.document() for entry in found]
-        _data(documents[0] if single and len(documents) == 1 else {"revision": revision, "items": documents}, output)
+        data(documents[0] if single and len(documents) == 1 else {"revision": revision, "items": documents}, output)
     elif not found:
-        _console().print(f"nothing found at revision {revision}")
+        console().print(f"nothing found at revision {revision}")
     else:
         table = Table("KIND", "NAMESPACE", "NAME", "WHAT", box=None, pad_edge=False, header_style="bold")
         for entry in found:
             table.add_row(entry.kind, entry.namespace or "-", entry.name, _summary(entry.kind, entry.spec))
-        _console().print(table)
+        console().print(table)
 
 
 def status(found: Status, output: str) -> None:
     """Print each proxy with its acknowledged revision."""
     if output != "table":
-        _data(_status(found), output)
+        data(_status(found), output)
         return
-    console = _console()
+    printer = console()
     if found.proxies:
         table = Table("PROXY", "STATE", "REVISION", "IDENTITY", box=None, pad_edge=False, header_style="bold")
         for proxy in sorted(found.proxies, key=lambda proxy: proxy.workload):
@@ -97,16 +125,16 @@ def status(found: Status, output: str) -> None:
             if proxy.error:
                 state = Text("refused", "red")
             table.add_row(proxy.workload, state, str(proxy.acknowledged_revision), proxy.spiffe_id or "-")
-        console.print(table)
+        printer.print(table)
         for proxy in found.proxies:
             if proxy.error:
-                console.print(Text(f"{proxy.workload}: {proxy.error}", "red"))
+                printer.print(Text(f"{proxy.workload}: {proxy.error}", "red"))
     else:
-        console.print("no proxy is connected")
+        printer.print("no proxy is connected")
     done = len(found.proxies) - len(found.behind(found.revision))
-    console.print(f"revision {found.revision}: acknowledged by {done} of {len(found.proxies)} proxies")
+    printer.print(f"revision {found.revision}: acknowledged by {done} of {len(found.proxies)} proxies")
     for name in found.unreachable:
-        console.print(Text(f"manager {name} doesn't answer: its proxies are missing here", "yellow"))
+        printer.print(Text(f"manager {name} doesn't answer: its proxies are missing here", "yellow"))
 
 
 def _status(found: Status) -> dict[str, Any]:
@@ -173,12 +201,14 @@ def _plain(problem: Problem) -> dict[str, str]:
     return {"object": str(problem.key), "source": problem.source, "field": problem.field, "message": problem.message}
 
 
-def _data(value: Any, output: str) -> None:
+def data(value: Any, output: str) -> None:
+    """Print a value for programs."""
     if output == "json":
         sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     else:
         sys.stdout.write(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Return where tables and sentences go: no line is broken, so that programs can search them."""
     return Console(soft_wrap=True, highlight=False, markup=False)

@@ -33,6 +33,16 @@ class ManagerSettings(ServiceSettings):
     advertise: str | None = Field(
         None, description="host:port at which other replicas of the manager reach this one. None: the listener's own."
     )
+    history_revisions: int = Field(
+        1_000,
+        ge=1,
+        le=100_000,
+        description="Of how many revisions the history is kept, at least: what each changed, who, when and "
+        "why. Each keeps a copy of what it changed in the store.",
+    )
+    history_days: float = Field(
+        90.0, gt=0, le=3_650, description="For how long the history is kept at most, in days; what is in force stays."
+    )
     kubernetes: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Whether to follow a Kubernetes cluster: its Services, Pods and custom resources. auto: in a pod "

@@ -25,6 +25,7 @@ _log = structlog.get_logger(__name__)
 
 KEPT_REVISIONS = 100
 _TRIM_EVERY = 100  # commits: listing all keys once for so many of them costs each little
+_TEND_SECONDS = 3600.0
 _BATCH_OPERATIONS = 100
 _BATCH_BYTES = 1024 * 1024
 _CALL_SECONDS = 5.0
@@ -103,6 +104,15 @@ class Ledger:
         for batch in _chunks(superfluous, _BATCH_OPERATIONS):
             await self._store.transaction([], [Delete(path) for path in batch], timeout=_CALL_SECONDS)
         return len(superfluous)
+
+    async def tend(self) -> None:
+        """Trim every hour, so that history grows old also while nothing is committed; until cancelled."""
+        while True:
+            await self._clock.sleep(_TEND_SECONDS)
+            try:
+                await self.trim()
+            except errors.MeshwrightError as error:
+                _log.warning("history_not_trimmed", reason=str(error))
 
     def _floor(self, records: Sequence[Commit]) -> int:
         """Return the oldest revision whose state must still be readable."""

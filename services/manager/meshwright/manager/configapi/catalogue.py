@@ -103,6 +103,11 @@ class Catalogue:
         while not self.started:
             await self._changed.wait()
 
+    async def beyond(self, revision: int) -> None:
+        """Return when the state is later than `revision`."""
+        while self.state.revision <= revision:
+            await self._changed.wait()
+
     async def reached(self, revision: int, timeout: float) -> None:
         """Return when the state is at `revision` or later; raise DeadlineExceeded after `timeout` seconds."""
         try:

@@ -6,7 +6,10 @@ from typing import Any
 
 from meshwright.api.config.v1 import config_pb2
 from meshwright.core.config import Key
+from meshwright.core.config.history import Change, Difference, Revision
 from meshwright.manager.configapi.plan import Action
+from meshwright.manager.configapi.preview import ResourceChange
+from meshwright.manager.configapi.terms import Expectation, Outcome
 from meshwright.manager.model.fault import Fault
 from meshwright.manager.model.parse import Parsed
 
@@ -16,6 +19,7 @@ _ACTIONS = {
     Action.UNCHANGED: config_pb2.ApplyResponse.UNCHANGED,
     Action.DELETED: config_pb2.ApplyResponse.DELETED,
 }
+_MAX_CHANGES = 1_000  # of one revision in a list
 
 
 def key(message: Any) -> Key:
@@ -41,3 +45,55 @@ def result_message(found: Key, action: Action) -> Any:
 def violation_message(fault: Fault) -> Any:
     """Write a fault."""
     return config_pb2.Violation(key=key_message(fault.key), field=fault.field, message=fault.message, index=fault.index)
+
+
+def expectation(message: Any) -> Expectation:
+    """Read what the caller takes for the present."""
+    newest = message.revision if message.HasField("revision") else None
+    return Expectation(newest, tuple((key(found.key), found.revision) for found in message.objects))
+
+
+def fill(response: Any, outcome: Outcome) -> Any:
+    """Write what a request did into an ApplyResponse or DeleteResponse."""
+    plan = outcome.plan
+    response.revision = outcome.revision
+    response.violations.extend(map(violation_message, plan.findings.violations))
+    response.warnings.extend(map(violation_message, plan.findings.warnings))
+    if not plan.findings.violations:
+        response.results.extend(result_message(key, action) for key, action in plan.results)
+    response.resources.extend(map(resource_message, outcome.preview.changes))
+    response.resources_left_out = outcome.preview.left_out
+    return response
+
+
+def resource_message(change: ResourceChange) -> Any:
+    """Write a resource that proxies would be sent."""
+    return config_pb2.ResourceChange(
+        type_url=change.type_url,
+        name=change.name,
+        action=_ACTIONS[change.action],
+        proxies=change.proxies,
+        diff=change.diff,
+    )
+
+
+def revision_message(revision: Revision) -> Any:
+    """Write a revision of the history."""
+    commit = revision.commit
+    return config_pb2.HistoryResponse.Revision(
+        revision=commit.revision,
+        author=commit.author,
+        time=commit.time,
+        message=commit.message,
+        changes=[result_message(found, Action[change.name]) for found, change in revision.changes[:_MAX_CHANGES]],
+        changed=len(revision.changes),
+    )
+
+
+def difference_message(difference: Difference) -> Any:
+    """Write how an object differs."""
+    before, after = difference.before, difference.after
+    change = Change.CHANGED if before and after else Change.CREATED if after else Change.DELETED
+    return config_pb2.DiffResponse.ObjectDiff(
+        key=key_message(difference.key), action=_ACTIONS[Action[change.name]], before=before or "", after=after or ""
+    )

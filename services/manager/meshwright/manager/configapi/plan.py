@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -47,6 +47,10 @@ class Plan:
     findings: Findings = field(default_factory=Findings)
     after: Mapping[Key, parse.Parsed] = field(default_factory=dict)
 
+    def mesh(self, state: State) -> mesh.Mesh:
+        """Return the mesh as it would be, one revision after `state`."""
+        return mesh.build(state.revision + 1, self.after, (state.objects, state.mesh), state.discovered)
+
     def owned(self) -> dict[str, tuple[list[Key], list[Key]]]:
         """Return, for each owner that must be asked, the keys put and the keys deleted."""
         asked: dict[str, tuple[list[Key], list[Key]]] = {}
@@ -64,7 +68,24 @@ def apply(documents: Sequence[tuple[Key | None, str]], state: State, owned: Owne
     Objects of kinds that are `owned` by a cluster are refused: they are changed there.
     """
     _check_size([text for _, text in documents])
-    plan = Plan(after=state.objects)
+    return _put(documents, state, owned)
+
+
+def rollback(texts: Mapping[Key, str], gone: Collection[Key], state: State, owned: Owned = nobodys) -> Plan:
+    """Plan to give objects the texts of an earlier revision again, and to delete those that it hadn't."""
+    mirrored = [key for key in gone if owned(state.objects[key].kind) and state.objects[key].mirrored]
+    plan = _put(list(texts.items()), state, owned, gone)
+    plan.findings.violations += [
+        Fault(key, "", "was taken from the cluster since: use 'kubectl delete', which the mesh follows")
+        for key in sorted(mirrored)
+    ]
+    plan.results += [(key, Action.DELETED) for key in sorted(gone)]
+    plan.findings.warnings += _left_behind(sorted(gone), plan, state.mesh)
+    return plan
+
+
+def _put(documents: Sequence[tuple[Key | None, str]], state: State, owned: Owned, gone: Collection[Key] = ()) -> Plan:
+    plan = Plan(after=state.objects, delete={*gone})
     places: dict[Key, int] = {}
     for index, (given, text) in enumerate(documents):
         size = len(text.encode())
@@ -90,15 +111,16 @@ def apply(documents: Sequence[tuple[Key | None, str]], state: State, owned: Owne
                 plan.put[parsed.key] = parsed
     if plan.findings.violations:
         return plan
-    plan.after = {**state.objects, **plan.put}
+    kept = {key: found for key, found in state.objects.items() if key not in plan.delete}
+    plan.after = {**kept, **plan.put}
     if len(plan.after) > MAX_OBJECTS:
         raise errors.Exhausted(f"there would be {len(plan.after)} objects: at most {MAX_OBJECTS} are kept")
     # Also unchanged objects are looked at: a warning is worth repeating to who applies its cause again.
     changed = {key: plan.after[key] for key in places}
-    after = mesh.build(state.revision + 1, plan.after, (state.objects, state.mesh), state.discovered)
-    found = review.review(after, changed, review.namespaces(plan.after) | {*state.discovered})
+    found = review.review(plan.mesh(state), changed, review.namespaces(plan.after) | {*state.discovered})
     plan.findings.violations = [_placed(fault, places) for fault in found.violations]
     plan.findings.warnings = [_placed(fault, places) for fault in found.warnings]
+    plan.findings.violations += _emptied(plan, ())
     return plan
 
 
@@ -119,30 +141,42 @@ def delete(keys: Sequence[Key], state: State, *, ignore_missing: bool, owned: Ow
         else:
             plan.results.append((key, Action.UNCHANGED))
     plan.after = {key: found for key, found in state.objects.items() if key not in plan.delete}
+    plan.findings.violations += _emptied(plan, keys)
+    plan.findings.warnings += _left_behind(keys, plan, state.mesh)
+    return plan
+
+
+def _emptied(plan: Plan, keys: Sequence[Key]) -> Iterator[Fault]:
+    """Refuse to delete namespaces that something is in."""
     for key in plan.delete:
         if (key.api_version, key.kind) == (kinds.NAMESPACE.api_version, kinds.NAMESPACE.name):
             inside = sorted(str(other) for other in plan.after if other.namespace == key.name)
             if inside:
                 some = ", ".join(inside[:3]) + (f" and {len(inside) - 3} more" if len(inside) > 3 else "")
                 message = f"namespace {key.name} holds {some}: delete them first or in the same request"
-                plan.findings.violations.append(Fault(key, "", message, _place(key, keys)))
-    plan.findings.warnings += _left_behind(keys, plan, state.mesh)
-    return plan
+                yield Fault(key, "", message, _place(key, keys))
 
 
-def _deletable(given: Key, state: State, *, ignore_missing: bool) -> tuple[Key, str]:
+def named(given: Key) -> Key | None:
+    """Return the whole key of an object that a person names; None when there is no such kind."""
     kind = kinds.find(given.api_version, given.kind)
     if kind is None and not given.api_version:
         kind = next((known for known in kinds.KINDS if known.name.lower() == given.kind.lower()), None)
     if kind is None:
+        return None
+    return Key(kind.api_version, kind.name, given.namespace or "default" if kind.namespaced else "", given.name)
+
+
+def _deletable(given: Key, state: State, *, ignore_missing: bool) -> tuple[Key, str]:
+    key = named(given)
+    if key is None:
         near = kinds.nearest(given.api_version, given.kind)
         hint = f"did you mean {near}?" if near else f"there are {', '.join(map(str, kinds.KINDS))}"
         return given, f"unknown kind {given.kind} ({given.api_version}): {hint}"
-    key = Key(kind.api_version, kind.name, given.namespace or "default" if kind.namespaced else "", given.name)
-    if kind is kinds.NAMESPACE and key.name in review.PERMANENT:
+    if key.kind == kinds.NAMESPACE.name and key.name in review.PERMANENT:
         return key, f"namespace {key.name} is always there and can't be deleted"
     if key not in state.objects and not ignore_missing:
-        return key, f"{key} doesn't exist: list what there is with 'meshwright get {kind.name}'"
+        return key, f"{key} doesn't exist: list what there is with 'meshwright get {key.kind}'"
     return key, ""
 
 

@@ -1,95 +1,62 @@
-"""meshwright.config.v1.ConfigService: judge, ask the owners, commit in one revision, answer.
-
-One decision to know: requests are judged against the state at one revision, and committed only if that is still the
-newest; if another replica was faster, the request is judged again against what that one made.
-"""
+"""meshwright.config.v1.ConfigService: from messages to the parts that know, and back."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Protocol
-
-import structlog
+from collections.abc import AsyncIterator
+from typing import Any
 
 from meshwright.api.config.v1 import config_pb2, config_pb2_grpc
 from meshwright.core import errors
-from meshwright.core.config import Key
+from meshwright.core.config.history import Events
 from meshwright.core.grpc import peer_id
-from meshwright.manager import metrics
-from meshwright.manager.configapi import messages
+from meshwright.manager.configapi import conditions, messages
 from meshwright.manager.configapi import plan as plans
-from meshwright.manager.configapi.catalogue import Catalogue, State
-from meshwright.manager.configapi.owners import Owners
+from meshwright.manager.configapi.catalogue import Catalogue
+from meshwright.manager.configapi.chronicle import Chronicle
+from meshwright.manager.configapi.edit import Editor
+from meshwright.manager.configapi.preview import Depth
+from meshwright.manager.configapi.selection import Selection
 from meshwright.manager.configapi.status import StatusBoard
-from meshwright.manager.model import kinds
-from meshwright.manager.model.parse import Parsed
-from meshwright.manager.xds.convergence import Convergence
+from meshwright.manager.configapi.terms import Terms
 
-_ATTEMPTS = 5
-_SETTLE_SECONDS = 5.0
-_PAGE_BYTES = 2 << 20
-
-_log = structlog.get_logger(__name__)
-
-
-class Writer(Protocol):
-    """Where committed changes go."""
-
-    async def commit(self, put: Mapping[Key, str], delete: Collection[Key], expected: int) -> int:
-        """Commit JSON texts and deletions in one revision and return it; raise Conflict unless `expected` is newest."""
-        ...
+PAGE_BYTES = 2 << 20
 
 
 class ConfigService(config_pb2_grpc.ConfigServiceServicer):
-    """The servicer. Without a `writer` the configuration is a folder's, and can't be changed here."""
+    """The servicer."""
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        writer: Writer | None,
-        owners: Owners,
-        status: StatusBoard,
-        convergence: Convergence,
-        owned: plans.Owned = plans.nobodys,
-    ) -> None:
-        self._catalogue, self._writer, self._owners, self._status = catalogue, writer, owners, status
-        self._convergence = convergence
-        self._owned = owned  # by a cluster
-        self._turn = asyncio.Lock()  # requests at one replica wait for each other instead of losing conflicts
+    def __init__(self, catalogue: Catalogue, editor: Editor, chronicle: Chronicle, status: StatusBoard) -> None:
+        self._catalogue, self._editor, self._chronicle, self._status = catalogue, editor, chronicle, status
 
     async def Apply(self, request: Any, context: Any) -> Any:
         """Put objects, all or none."""
         documents = [(messages.key(found.key), found.json) for found in request.objects]
-        plan, revision = await self._change(
-            lambda state: plans.apply(documents, state, self._owned),
-            dry_run=request.dry_run,
-            accept_unvalidated=request.accept_unvalidated,
-            caller=peer_id(context),
-        )
-        response = config_pb2.ApplyResponse(revision=revision)
-        return _filled(response, plan)
+        outcome = await self._editor.apply(documents, _terms(request, context))
+        return messages.fill(config_pb2.ApplyResponse(), outcome)
 
     async def Delete(self, request: Any, context: Any) -> Any:
         """Delete objects, all or none."""
         keys = [messages.key(found) for found in request.keys]
-        plan, revision = await self._change(
-            lambda state: plans.delete(keys, state, ignore_missing=request.ignore_missing, owned=self._owned),
-            dry_run=request.dry_run,
-            accept_unvalidated=request.accept_unvalidated,
-            caller=peer_id(context),
-        )
-        return _filled(config_pb2.DeleteResponse(revision=revision), plan)
+        terms = _terms(request, context)
+        outcome = await self._editor.delete(keys, terms, ignore_missing=request.ignore_missing)
+        return messages.fill(config_pb2.DeleteResponse(), outcome)
+
+    async def Rollback(self, request: Any, context: Any) -> Any:
+        """Make every object what it was at a revision, all or none."""
+        terms = _terms(request, context, request.message or f"rollback to revision {request.revision}")
+        outcome = await self._editor.rollback(request.revision, terms)
+        return messages.fill(config_pb2.ApplyResponse(), outcome)
 
     async def List(self, request: Any, context: Any) -> Any:
         """List objects, page by page."""
         state = self._catalogue.state
         response = config_pb2.ListResponse(revision=state.revision)
         size = 0
-        for name, found in _selected(state, messages.key(request.filter), request.after):
-            if size > _PAGE_BYTES:
+        for name, key in Selection.of(messages.key(request.filter)).pages(state.objects, request.after):
+            if size > PAGE_BYTES:
                 break
-            response.objects.append(messages.object_message(found, state.revisions.get(found.key, 0)))
+            found = state.objects[key]
+            response.objects.append(messages.object_message(found, state.revisions.get(key, 0)))
             size += len(found.text)
             response.next = name
         else:
@@ -103,69 +70,97 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
             await self._status.add_others(response)
         return response
 
-    async def _change(
-        self, judge: Callable[[State], plans.Plan], *, dry_run: bool, accept_unvalidated: bool, caller: str | None
-    ) -> tuple[plans.Plan, int]:
-        if self._writer is None and not dry_run:
-            raise errors.ConfigError(
-                "this manager serves a folder of files", remedy="change the files, or start it without --config"
+    async def History(self, request: Any, context: Any) -> Any:
+        """List revisions."""
+        selection = Selection.of(messages.key(request.filter))
+        found = await self._chronicle.revisions(selection, before=request.before, limit=request.limit)
+        floor, head = await self._chronicle.bounds()
+        revisions = list(map(messages.revision_message, found))
+        return config_pb2.HistoryResponse(revisions=revisions, floor=floor, head=head)
+
+    async def Diff(self, request: Any, context: Any) -> Any:
+        """Say how objects differ between two revisions, page by page."""
+        newer = request.newer if request.HasField("newer") else (await self._chronicle.bounds())[1]
+        after = messages.key(request.after) if request.HasField("after") else None
+        response = config_pb2.DiffResponse(newer=newer)
+        size = 0
+        async for found in self._chronicle.differences(request.older, newer, after):
+            if size > PAGE_BYTES:
+                response.next.CopyFrom(response.objects[-1].key)
+                break
+            response.objects.append(messages.difference_message(found))
+            size += len(found.before or "") + len(found.after or "")
+        return response
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """Send each revision's changes."""
+        selection = Selection.of(messages.key(request.filter))
+        async for events in self._chronicle.watch(request.after if request.HasField("after") else None):
+            for message in _event_messages(events, selection):
+                yield message
+
+    async def Conditions(self, request: Any, context: Any) -> Any:
+        """Say what is in force of some objects."""
+        if len(request.keys) > conditions.MAX_KEYS:
+            raise errors.Exhausted(f"{len(request.keys)} objects in one request: at most {conditions.MAX_KEYS}")
+        proxies = self._status.here()
+        await self._status.add_others(proxies)
+        state = self._catalogue.state
+        response = config_pb2.ConditionsResponse(revision=state.revision, unreachable=proxies.unreachable)
+        for given in map(messages.key, request.keys):
+            key = plans.named(given)
+            if key is None:
+                raise errors.ConfigError(f"unknown kind {given.kind}", field="keys", remedy="see 'meshwright get'")
+            told = conditions.conditions(key, state, proxies.proxies, proxies.unreachable)
+            response.objects.add(
+                key=messages.key_message(key),
+                revision=state.revisions.get(key, 0) if key in state.objects else 0,
+                conditions=[
+                    config_pb2.ConditionsResponse.Condition(
+                        type=found.type, status=found.status, reason=found.reason, message=found.message
+                    )
+                    for found in told
+                ],
             )
-        async with self._turn:
-            for _ in range(_ATTEMPTS):
-                state = self._catalogue.state
-                plan = judge(state)
-                if not plan.findings.violations:
-                    found = await self._owners.judge(plan, accept_unvalidated=accept_unvalidated)
-                    plan.findings.violations += found.violations
-                    plan.findings.warnings += found.warnings
-                if plan.findings.violations:
-                    metrics.REJECTED.inc()
-                if plan.findings.violations or dry_run or self._writer is None or not (plan.put or plan.delete):
-                    return plan, state.revision
-                texts = {key: parsed.text for key, parsed in plan.put.items()}
-                accepted = self._convergence.now()
-                try:
-                    revision = await self._writer.commit(texts, plan.delete, state.revision)
-                except errors.Conflict:
-                    await self._catalogue.reached(state.revision + 1, _SETTLE_SECONDS)
-                    continue
-                self._convergence.accepted(revision, accepted)
-                metrics.COMMITS.inc()
-                _log.info("committed", revision=revision, put=len(texts), deleted=len(plan.delete), caller=caller)
-                # Whoever applies and lists sees what they applied.
-                await self._catalogue.reached(revision, _SETTLE_SECONDS)
-                return plan, revision
-        raise errors.Conflict(f"others changed the configuration {_ATTEMPTS} times meanwhile: try again")
+        return response
 
 
-def _filled(response: Any, plan: plans.Plan) -> Any:
-    findings = plan.findings
-    response.violations.extend(map(messages.violation_message, findings.violations))
-    response.warnings.extend(map(messages.violation_message, findings.warnings))
-    if not findings.violations:
-        response.results.extend(messages.result_message(key, action) for key, action in plan.results)
-    return response
-
-
-def _selected(state: State, wanted: Key, after: str) -> Iterator[tuple[str, Parsed]]:
-    if wanted.kind and not any(kind.name.lower() == wanted.kind.lower() for kind in kinds.KINDS):
-        near = kinds.nearest(wanted.api_version, wanted.kind)
-        hint = f"did you mean {near.name}?" if near else f"there are {', '.join(kind.name for kind in kinds.KINDS)}"
-        raise errors.ConfigError(f"unknown kind {wanted.kind}: {hint}", field="filter.kind")
-    for key in sorted(state.objects, key=_order):
-        name = "\n".join(_order(key))
-        if name > after and _fits(key, wanted):
-            yield name, state.objects[key]
-
-
-def _order(key: Key) -> tuple[str, ...]:
-    return key.kind, key.api_version, key.namespace, key.name
-
-
-def _fits(key: Key, wanted: Key) -> bool:
-    return (
-        wanted.api_version in ("", key.api_version)
-        and wanted.kind.lower() in ("", key.kind.lower())
-        and wanted.namespace in ("", key.namespace)
-        and wanted.name in ("", key.name)
+def _terms(request: Any, context: Any, message: str = "") -> Terms:
+    return Terms(
+        peer_id(context) or "",
+        message or request.message,
+        request.dry_run,
+        request.accept_unvalidated,
+        messages.expectation(request.expected),
+        _depth(request.preview),
     )
+
+
+def _depth(number: int) -> Depth:
+    try:
+        return Depth(number)
+    except ValueError:
+        raise errors.ConfigError(f"{number} isn't known", field="preview", remedy="0, 1 or 2") from None
+
+
+def _event_messages(events: Events, selection: Selection) -> list[Any]:
+    """Cut one revision into messages that the transport takes; one without changes where none fits."""
+    commit = events.commit
+
+    def part() -> Any:
+        return config_pb2.WatchEvent(
+            revision=commit.revision, author=commit.author, time=commit.time, message=commit.message
+        )
+
+    parts = [part()]
+    size = 0
+    for key, text in sorted(events.objects.items()):
+        if not selection.fits(key):
+            continue
+        if size > PAGE_BYTES:
+            parts[-1].more = True
+            parts.append(part())
+            size = 0
+        parts[-1].changes.add(key=messages.key_message(key), json=text or "")
+        size += len(text or "")
+    return parts

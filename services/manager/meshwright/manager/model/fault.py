@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from meshwright.core.config import Key
 
@@ -23,3 +25,22 @@ class Findings:
 
     violations: list[Fault] = field(default_factory=list)
     warnings: list[Fault] = field(default_factory=list)
+
+
+class Told(Protocol):
+    """A fault, a notice: whatever says something about a field."""
+
+    @property
+    def field(self) -> str:
+        """The path in the document; empty: all of it."""
+        ...
+
+    @property
+    def message(self) -> str:
+        """A sentence."""
+        ...
+
+
+def sentence(told: Iterable[Told]) -> str:
+    """Say faults in one line."""
+    return "; ".join(f"{each.field}: {each.message}" if each.field else each.message for each in told)

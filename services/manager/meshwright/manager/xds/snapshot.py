@@ -104,6 +104,13 @@ class Snapshot:
             self._mesh.areas[namespace].workloads[workload].service_account if self._has(namespace, workload) else None
         )
 
+    def proxies(self) -> Iterator[tuple[str, str]]:
+        """List namespace and name of every workload that has a proxy."""
+        for namespace, area in self._mesh.areas.items():
+            for name, workload in area.workloads.items():
+                if workload.proxy is not meshes.Proxy.NONE:
+                    yield namespace, name
+
     def view(self, namespace: str, workload: str) -> View | None:
         """Return what one proxy is to have, or None when there is no such workload."""
         own = self._own(namespace, workload)

@@ -80,6 +80,14 @@ def raw(name: str, type_url: str, value: bytes, leads: frozenset[str] = frozense
     return Resource(name, body, version, leads)
 
 
+def content(body: bytes) -> bytes:
+    """Return what the length-delimited field `body` holds: of a resource, its google.protobuf.Any."""
+    start = 1
+    while body[start] > 127:
+        start += 1
+    return body[start + 1 :]
+
+
 def packed(type_url: str, value: bytes) -> bytes:
     """Encode google.protobuf.Any."""
     return field(1, type_url.encode()) + field(2, value)

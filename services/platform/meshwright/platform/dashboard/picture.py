@@ -19,7 +19,8 @@ from meshwright.api.networkservicemesh import registry_pb2, registry_pb2_grpc
 from meshwright.core import errors
 from meshwright.core.grpc import Channel
 from meshwright.core.identity import part_id
-from meshwright.manager.client import Client, ProxyStatus
+from meshwright.manager.answers import ProxyStatus
+from meshwright.manager.client import Client
 from meshwright.platform.perf import results
 from meshwright.platform.up.app import Platform
 

@@ -13,7 +13,8 @@ from meshwright.api.collector.v1 import collector_pb2_grpc
 from meshwright.core import errors
 from meshwright.core.grpc import Channel
 from meshwright.core.identity import part_id, workload_id
-from meshwright.manager.client import Client, Status
+from meshwright.manager.answers import Status
+from meshwright.manager.client import Client
 from meshwright.platform.demo import client as http
 from meshwright.platform.demo import command_line, objects
 from meshwright.platform.demo.application import Application

@@ -8,14 +8,14 @@ thing the older one has it, as in Gateway API. While a kind's owner can't be ask
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from meshwright.core import config, errors
 from meshwright.core.config import Key
 from meshwright.manager.configapi.plan import MAX_OBJECTS, Plan
 from meshwright.manager.model import kinds, mesh, parse
-from meshwright.manager.model.fault import Fault, Findings
+from meshwright.manager.model.fault import Fault, Findings, sentence
 from meshwright.manager.smi.traffic_split import TrafficSplit
 from meshwright.manager.sources.kubernetes.candidate import Candidate
 
@@ -120,11 +120,6 @@ def _parse(key: Key, text: str) -> parse.Parsed | list[Fault]:
     except errors.ConfigError as error:
         return [Fault(key, error.field, error.message)]
     return parse.parse(text, -1, key)
-
-
-def sentence(faults: Iterable[Fault]) -> str:
-    """Say faults in one line."""
-    return "; ".join(f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in faults)
 
 
 def _settle_splits(admission: Admission, candidates: Mapping[Key, Candidate]) -> None:

@@ -16,13 +16,14 @@ from meshwright.core import kubernetes
 from meshwright.core.health import Health
 from meshwright.manager import metrics
 from meshwright.manager.configapi.catalogue import Catalogue
+from meshwright.manager.configapi.writer import Writer
 from meshwright.manager.model import kinds
 from meshwright.manager.model.mesh import Discovered
 from meshwright.manager.sources.kubernetes import candidate, found
 from meshwright.manager.sources.kubernetes.admission import Admissions, Judge
 from meshwright.manager.sources.kubernetes.candidate import Candidate, Candidates
 from meshwright.manager.sources.kubernetes.landscape import Landscape
-from meshwright.manager.sources.kubernetes.mirror import Board, Mirror, Writer
+from meshwright.manager.sources.kubernetes.mirror import Board, Mirror
 from meshwright.manager.sources.kubernetes.reflector import Reflector, Resource
 
 _TOGETHER_SECONDS = 0.05  # changes that come together are handed on together: a rollout isn't one push a pod

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -19,7 +19,9 @@ from meshwright.core import errors, kubernetes
 from meshwright.core.config import Key
 from meshwright.core.health import Health
 from meshwright.manager import metrics
+from meshwright.manager.configapi.acknowledged import acknowledged
 from meshwright.manager.configapi.catalogue import Catalogue, State
+from meshwright.manager.configapi.writer import Writer
 from meshwright.manager.model import kinds
 from meshwright.manager.model.meaning import Notice
 from meshwright.manager.model.notices import notices
@@ -27,6 +29,9 @@ from meshwright.manager.model.parse import Parsed
 from meshwright.manager.sources.kubernetes import status
 from meshwright.manager.sources.kubernetes.admission import Admission, Admissions
 from meshwright.manager.sources.kubernetes.candidate import Candidate
+
+AUTHOR = "cluster"
+"""Who made a revision, in the history: the cluster says who changed the custom resource."""
 
 _SETTLE_SECONDS = 5.0
 _TOGETHER_SECONDS = 0.05  # changes of one `kubectl apply` become one revision
@@ -36,14 +41,6 @@ _WORDING_SECONDS = 5.0  # a status that only says the same in other words is wri
 _AT_ONCE = 8  # statuses that are being written
 
 _log = structlog.get_logger(__name__)
-
-
-class Writer(Protocol):
-    """Where configuration is committed."""
-
-    async def commit(self, put: Mapping[Key, str], delete: Collection[Key], expected: int) -> int:
-        """Commit JSON texts and deletions in one revision and return it; raise Conflict unless `expected` is newest."""
-        ...
 
 
 class Board(Protocol):
@@ -135,7 +132,7 @@ class Mirror:
         if not (put or delete):
             return
         try:
-            revision = await self._writer.commit(put, delete, state.revision)
+            revision = await self._writer.commit(put, delete, state.revision, author=AUTHOR)
         except errors.Conflict:
             await self._catalogue.reached(state.revision + 1, _SETTLE_SECONDS)
             raise
@@ -156,12 +153,12 @@ class Mirror:
         now = self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
         writes = []
         for key, candidate in candidates.items():
-            acknowledged = _acknowledged(proxies, state.revisions.get(key, 0)) if key in waiting else None
-            if acknowledged is not None and acknowledged.complete:
+            reached = acknowledged(proxies, state.revisions.get(key, 0)) if key in waiting else None
+            if reached is not None and reached.complete:
                 waiting.discard(key)
-            standing = status.Standing(admission.verdicts[key], told.get(key, ()), acknowledged)
+            standing = status.Standing(admission.verdicts[key], told.get(key, ()), reached)
             wanted = status.conditions(candidate, standing, now)
-            if key in admission.objects and key not in waiting and acknowledged is None:
+            if key in admission.objects and key not in waiting and reached is None:
                 wanted += [dict(candidate.conditions["Programmed"])] if "Programmed" in candidate.conditions else []
             if status.differ(candidate, wanted) and self._due(candidate, wanted):
                 writes.append((candidate, wanted))
@@ -221,15 +218,3 @@ def _told(state: State, objects: Mapping[Key, Parsed]) -> dict[Key, list[Notice]
     for notice in notices(state.mesh, objects.keys()):
         told[notice.key].append(notice)
     return told
-
-
-def _acknowledged(proxies: Sequence[Any], revision: int) -> status.Acknowledged:
-    have = sum(proxy.acknowledged_revision >= revision for proxy in proxies)
-    complaints = (
-        f"{proxy.node_id} refused {kind.type_url.rpartition('.')[2]}: {kind.error}"
-        for proxy in proxies
-        if proxy.acknowledged_revision < revision
-        for kind in proxy.types
-        if kind.error
-    )
-    return status.Acknowledged(have, len(proxies), next(complaints, ""))

@@ -1,11 +1,4 @@
-"""What a custom resource's status says: conditions, with the words of Gateway API where it has them.
-
-Accepted          the object is valid and in force        Accepted, Invalid, Conflicted, Pending
-ResolvedRefs      what it refers to exists                ResolvedRefs, RefNotFound, or a dialect's own word
-Programmed        all proxies have acknowledged it        Programmed, Pending
-Conflicted        another object says something else      Conflicted; only where it is so, in both
-PartiallyInvalid  some of it has no effect                a dialect's own word; only where it is so
-"""
+"""What a custom resource's status says: the conditions of `configapi.conditions`, as Kubernetes writes them."""
 
 from __future__ import annotations
 
@@ -13,31 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from meshwright.manager.model.fault import Fault
+from meshwright.manager.configapi.acknowledged import Acknowledged
+from meshwright.manager.configapi.conditions import TYPES, Condition, noticed
+from meshwright.manager.configapi.conditions import programmed as programmed_by
 from meshwright.manager.model.meaning import Notice
-from meshwright.manager.model.notices import CONFLICTED
-from meshwright.manager.sources.kubernetes.admission import Verdict, sentence
+from meshwright.manager.sources.kubernetes.admission import Verdict
 from meshwright.manager.sources.kubernetes.candidate import Candidate
-
-OURS = ("Accepted", "ResolvedRefs", "Programmed", "Conflicted", "PartiallyInvalid")
-_REFERENCES = ("RefNotFound", "BackendNotFound", "RefNotPermitted", "InvalidKind")
 
 _MAX_MESSAGE = 2_000
 _STATUS = {True: "True", False: "False", None: "Unknown"}
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """How far a revision has come: of `proxies` those in `have` have it; `error` is a proxy's complaint."""
-
-    have: int
-    proxies: int
-    error: str = ""
-
-    @property
-    def complete(self) -> bool:
-        """Whether nobody is waited for."""
-        return self.have >= self.proxies
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,44 +29,25 @@ class Standing:
 def conditions(candidate: Candidate, standing: Standing, now: str) -> list[dict[str, Any]]:
     """Return all conditions as they should be, others' unchanged; a time changes only when its condition does."""
     verdict = standing.verdict
-    wanted = [("Accepted", verdict.accepted, verdict.reason, verdict.message)]
+    wanted = [Condition("Accepted", verdict.accepted, verdict.reason, verdict.message)]
     if verdict.accepted:
-        unresolved = [notice for notice in standing.notices if notice.reason in _REFERENCES]
-        reason = unresolved[0].reason if unresolved else "ResolvedRefs"
-        message = _sentence(unresolved) if unresolved else "all that it refers to exists"
-        wanted.append(("ResolvedRefs", not unresolved, reason, message))
-        conflicts = [notice for notice in standing.notices if notice.reason == CONFLICTED]
-        if conflicts:
-            wanted.append(("Conflicted", True, CONFLICTED, _sentence(conflicts)))
-        others = [notice for notice in standing.notices if notice not in unresolved and notice not in conflicts]
-        if others:
-            wanted.append(("PartiallyInvalid", True, others[0].reason, _sentence(others)))
-        if known := standing.acknowledged:
-            message = f"acknowledged by {known.have} of {known.proxies} proxies"
-            message += f"; {known.error}" if known.error else ""
-            reason = "Programmed" if known.complete else "Pending"
-            wanted.append(("Programmed", known.complete, reason, message))
-    foreign = [dict(found) for name, found in candidate.conditions.items() if name not in OURS]
-    return [*(_condition(candidate, *condition, now) for condition in wanted), *foreign]
+        wanted += noticed(standing.notices)
+        if standing.acknowledged:
+            wanted.append(programmed_by(standing.acknowledged))
+    foreign = [dict(found) for name, found in candidate.conditions.items() if name not in TYPES]
+    return [*(_condition(candidate, condition, now) for condition in wanted), *foreign]
 
 
-def _sentence(notices: Sequence[Notice]) -> str:
-    faults = (Fault(notice.key, notice.field, notice.message) for notice in notices)
-    return sentence(faults)
-
-
-def _condition(
-    candidate: Candidate, name: str, value: bool | None, reason: str, message: str, now: str
-) -> dict[str, Any]:
-    before = candidate.conditions.get(name, {})
-    status = _STATUS[value]
+def _condition(candidate: Candidate, told: Condition, now: str) -> dict[str, Any]:
+    before = candidate.conditions.get(told.type, {})
+    status = _STATUS[told.status]
     return {
-        "type": name,
+        "type": told.type,
         "status": status,
         "observedGeneration": candidate.generation,
         "lastTransitionTime": before.get("lastTransitionTime", now) if before.get("status") == status else now,
-        "reason": reason,
-        "message": message[:_MAX_MESSAGE],
+        "reason": told.reason,
+        "message": told.message[:_MAX_MESSAGE],
     }
 
 

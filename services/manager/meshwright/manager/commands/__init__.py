@@ -1,0 +1,1 @@
+"""The commands of `meshwright` that speak of configuration: one file for what belongs together."""
