@@ -117,7 +117,7 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
                 revision=state.revisions.get(key, 0) if key in state.objects else 0,
                 conditions=[
                     config_pb2.ConditionsResponse.Condition(
-                        type=found.type, status=found.status, reason=found.reason, message=found.message
+                        type=found.type, status=bool(found.status), reason=found.reason, message=found.message
                     )
                     for found in told
                 ],
