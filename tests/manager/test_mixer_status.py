@@ -16,6 +16,7 @@ from meshwright.manager.model.fault import Findings
 from meshwright.manager.sources.kubernetes import candidate, status
 from meshwright.manager.sources.kubernetes.admission import Admission, Admissions
 from meshwright.mixer.config.loader import PolicyLoader
+from meshwright.mixer.remote.objections import Objections
 from meshwright.mixer.validate import ValidationServicer
 
 BY_NAME = {kind.name: kind for kind in kinds.KINDS}
@@ -29,7 +30,9 @@ def resource(kind: str, name: str, spec: Any) -> candidate.Candidate:
 
 async def admitted(*found: candidate.Candidate) -> Admission:
     server = Server("127.0.0.1:0", None)
-    servicer = ValidationServicer(PolicyLoader({}, Engine().load, export=False), tuple)
+    servicer = ValidationServicer(
+        PolicyLoader({}, Engine().load, export=False), tuple, Objections(None), lambda _: None
+    )
     config_pb2_grpc.add_ValidationServicer_to_server(servicer, server)
     owners = Owners({"mixer": [await server.start()]}, None, "mesh.local")
 

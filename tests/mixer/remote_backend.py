@@ -53,6 +53,7 @@ class Backend:
         self.sessions: dict[str, Any] = {}
         self.closed: list[str] = []
         self.refusal = ""
+        self.details: Any = None  # a message, of the refusal
         self.address = "localhost:0"
         self._changed = asyncio.Event()
         self._server: Any = None
@@ -114,9 +115,13 @@ class Backend:
 
     async def _validate(self, request: Any, context: Any) -> Any:
         self.validated.append(request)
+        if "Validate" in self.answers:
+            return await self.answers["Validate"](request, context)
         answer = infrastructure_backend_pb2.ValidateResponse()
         if self.refusal:
             answer.status.code, answer.status.message = 3, self.refusal
+        if self.details is not None:
+            answer.status.details.add().Pack(self.details)
         self._changed.set()
         return answer
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import descriptor_sets
 import pytest
+from google.rpc import error_details_pb2
+from remote_backend import Backend, hang
 from rule_documents import action, denial, document
 
 from meshwright.api.config.v1 import config_pb2, config_pb2_grpc
@@ -15,6 +18,9 @@ from meshwright.mixer.adapters.opentelemetry import ADAPTER
 from meshwright.mixer.config.compiler import compile_policy
 from meshwright.mixer.config.loader import PolicyLoader
 from meshwright.mixer.config.violation import Violation
+from meshwright.mixer.remote import objections
+from meshwright.mixer.remote.handlers import RemoteHandler
+from meshwright.mixer.remote.objections import Objections
 from meshwright.mixer.validate import ValidationServicer
 
 
@@ -31,10 +37,24 @@ def in_force() -> list[Violation]:
 
 
 @pytest.fixture
-async def stub(in_force: list[Violation]) -> AsyncIterator[Any]:
+def accepted() -> dict[str, RemoteHandler]:
+    """Handlers of adapters in other processes that mixer uses."""
+    return {}
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[Backend]:
+    running = Backend()
+    await running.start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def stub(in_force: list[Violation], accepted: dict[str, RemoteHandler]) -> AsyncIterator[Any]:
     server = Server("127.0.0.1:0", None)
     loader = PolicyLoader({ADAPTER.name: ADAPTER}, refuse_marked, export=False)
-    servicer = ValidationServicer(loader, lambda: in_force)
+    servicer = ValidationServicer(loader, lambda: in_force, Objections(None), accepted.get)
     config_pb2_grpc.add_ValidationServicer_to_server(servicer, server)
     address = await server.start()
     async with Channel(address, None) as channel:
@@ -157,3 +177,84 @@ async def test_what_is_no_document_is_a_violation(stub: Any) -> None:
     assert violation.key.name == "b"
     assert violation.index == 0
     assert violation.field
+
+
+def remote(address: str, *, token: str = "") -> list[Object]:
+    """An adapter in another process, a handler of it, and a rule that gives it requests' paths."""
+    connection: dict[str, Any] = {"address": address}
+    if token:
+        connection["authentication"] = {"tls": {"tokenPath": token}}
+    config = descriptor_sets.text(descriptor_sets.config_source())
+    return [
+        document("adapter", "outside", {"templates": ["listentry"], "config": config, "session_based": False}),
+        document("handler", "far", {"adapter": "outside", "connection": connection}),
+        document("instance", "path", {"template": "listentry", "params": {"value": "request.path"}}),
+        document("rule", "ask", {"actions": [action("far", "path")]}),
+    ]
+
+
+async def test_a_handler_that_its_adapter_refuses_is_a_violation(stub: Any, backend: Backend) -> None:
+    """With the adapter's reason; it was shown the handler's parameters and what its instances yield."""
+    documents = remote(backend.address)
+    assert not (await validate(stub, documents)).violations
+    assert backend.validated[0].inferred_types.keys() == {"path.instance.meshwright-system"}
+    backend.refusal = "no such table"
+    violation = (await validate(stub, documents)).violations[0]
+    assert (violation.key.kind, violation.key.name, violation.index) == ("handler", "far", 1)
+    assert violation.field == "spec.params"
+    assert violation.message == "its adapter: it refuses: no such table (code 3)"
+
+
+async def test_an_adapter_may_name_the_parameters_that_it_refuses(stub: Any, backend: Backend) -> None:
+    """By google.rpc.BadRequest among the details; what is no field's name is left out."""
+    details = error_details_pb2.BadRequest()
+    for name, description in (("table.name", "no such table"), ("\x1b[31m", "red"), ("ttl", "")):
+        details.field_violations.add(field=name, description=description)
+    backend.refusal, backend.details = "bad parameters", details
+    answer = await validate(stub, remote(backend.address))
+    assert [(each.field, each.message) for each in answer.violations] == [
+        ("spec.params.table.name", "its adapter: no such table"),
+        ("spec.params.ttl", "its adapter: refused"),
+    ]
+
+
+async def test_an_adapter_that_cannot_be_asked_is_warned_about(
+    stub: Any, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is away, it hangs, or there is no token to show it: the change is good, and whoever makes it is told."""
+    await backend.stop()
+    answer = await validate(stub, remote(backend.address))
+    assert not answer.violations
+    assert [(each.key.name, each.field) for each in answer.warnings] == [("far", "spec.connection")]
+    assert "couldn't be asked (UNAVAILABLE" in answer.warnings[0].message
+    monkeypatch.setattr(objections, "ANSWER_SECONDS", 0.2)
+    await backend.start()
+    backend.answers["Validate"] = hang
+    answer = await validate(stub, remote(backend.address))
+    assert not answer.violations
+    assert "no answer within 0.2 s" in answer.warnings[0].message
+    monkeypatch.undo()
+    answer = await validate(stub, remote(backend.address, token="/nowhere/token"))
+    assert not answer.violations
+    assert "/nowhere/token" in answer.warnings[0].message
+
+
+async def test_only_handlers_that_are_new_to_their_adapter_are_asked_about(
+    stub: Any, backend: Backend, accepted: dict[str, RemoteHandler]
+) -> None:
+    """What is in force isn't asked about again; what the change makes of it is, whichever document it touches."""
+    adapter, handler, instance, rule = documents = remote(backend.address)
+    compiled = compile_policy(documents, {})
+    backend.refusal = "not any more"
+    accepted.update(compiled.remotes)
+    assert not (await validate(stub, [rule], documents[:3])).violations
+    assert not backend.validated
+    more = document("instance", "method", {"template": "listentry", "params": {"value": "request.method"}})
+    both = document("rule", "ask", {"actions": [action("far", "path", "method")]})
+    answer = await validate(stub, [more, both], [adapter, handler, instance])
+    assert [(each.key.name, each.index) for each in answer.violations] == [("far", -1)]
+    assert "which the change doesn't touch: its adapter: it refuses" in answer.violations[0].message
+    accepted.clear()
+    answer = await validate(stub, denial(), documents)
+    assert not answer.violations, "an old refusal, of which mixer tells itself"
+    assert [each.key.name for each in answer.warnings] == ["far"]

@@ -44,6 +44,7 @@ from meshwright.mixer.provided_lists import ProvidedLists
 from meshwright.mixer.quota.leases import QuotaLeases
 from meshwright.mixer.remote.handlers import REPORTS
 from meshwright.mixer.remote.keeper import RemoteKeeper
+from meshwright.mixer.remote.objections import Objections
 from meshwright.mixer.remote.reports import RemoteReports
 from meshwright.mixer.replicas import Replicas
 from meshwright.mixer.settings import MixerSettings
@@ -118,7 +119,8 @@ async def run(settings: MixerSettings, stop: asyncio.Event) -> None:
         replicas = Replicas(store, replica, engine.set_replicas, health, ttl_seconds=settings.replica_ttl)
         leases = QuotaLeases(store, engine, replica, health)
         server = own.server(_rules(settings.trust_domain), native=[engine.services])
-        validation = ValidationServicer(judge, lambda: follower.left_out)
+        objections = Objections(identity)
+        validation = ValidationServicer(judge, lambda: follower.left_out, objections, remotes.handler)
         config_pb2_grpc.add_ValidationServicer_to_server(validation, server)
 
         introspection_pb2_grpc.add_IntrospectionServicer_to_server(IntrospectionServicer(engine), server)

@@ -2,39 +2,88 @@
 
 One decision to know: a change is judged by compiling everything as it would be afterwards, on the path that a snapshot
 takes when it is served, the engine's own check included. What would be left out then and isn't already is refused; old
-faults of documents that the change doesn't touch don't stand in its way.
+faults of documents that the change doesn't touch don't stand in its way. Of what is good then, adapters in other
+processes are asked about the handlers that are new to them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from meshwright.api.config.v1 import config_pb2, config_pb2_grpc
 from meshwright.core.config import objects
 from meshwright.core.errors import ConfigError
-from meshwright.mixer.config.documents import identity_of
+from meshwright.mixer.config.documents import identity_of, shown
+from meshwright.mixer.config.kinds import HANDLER, MEANINGS
 from meshwright.mixer.config.loader import PolicyLoader
 from meshwright.mixer.config.violation import Identity, Violation
+from meshwright.mixer.remote.handlers import RemoteHandler
+from meshwright.mixer.remote.objections import Objections
 
 _By = Mapping[Identity, objects.Object]
 
 
-class ValidationServicer(config_pb2_grpc.ValidationServicer):
-    """Judges changes, one at a time. The loader's engine serves nobody; `left_out` is what is wrong already."""
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """`remotes` are the handlers of other processes' adapters; none when something is wrong without asking these."""
 
-    def __init__(self, loader: PolicyLoader, left_out: Callable[[], Sequence[Violation]]) -> None:
+    response: Any
+    documents: _By = field(default_factory=dict)
+    positions: Mapping[Identity, int] = field(default_factory=dict)
+    remotes: Mapping[str, RemoteHandler] = field(default_factory=dict)
+
+
+class ValidationServicer(config_pb2_grpc.ValidationServicer):
+    """Judges changes. The loader's engine serves nobody; `left_out` is what is wrong already.
+
+    `in_force` gives the handler of another process's adapter that mixer uses at present, by `name.namespace`.
+    """
+
+    def __init__(
+        self,
+        loader: PolicyLoader,
+        left_out: Callable[[], Sequence[Violation]],
+        objections: Objections,
+        in_force: Callable[[str], RemoteHandler | None],
+    ) -> None:
         self._loader, self._left_out = loader, left_out
+        self._objections, self._in_force = objections, in_force
         self._lock = asyncio.Lock()
         self._parsed: dict[str, objects.Object] = {}  # of the last request: most of the next one is the same
 
     async def Validate(self, request: Any, context: Any) -> Any:
         """Answer every violation; warnings only for objects that the change touches."""
         async with self._lock:
-            return await asyncio.to_thread(self._judge, request)
+            judged = await asyncio.to_thread(self._judge, request)
+        await self._ask(judged)
+        return judged.response
 
-    def _judge(self, request: Any) -> Any:
+    async def _ask(self, judged: _Judged) -> None:
+        """Add what adapters say of handlers that they haven't accepted yet.
+
+        A refusal counts as a fault of the change when this touches the handler or makes another one of it.
+        """
+        new = [each for name, each in judged.remotes.items() if self._in_force(name) != each]
+        identities = {
+            f"{shown(identity)}.{identity.namespace}": identity
+            for identity in judged.documents
+            if MEANINGS.get(identity.kind) == HANDLER
+        }
+        for objection in await self._objections.ask(new):
+            identity = identities[objection.handler]
+            told = _told(
+                Violation(identity, objection.field, objection.message, ""), judged.documents, judged.positions
+            )
+            is_changed = identity in judged.positions or self._in_force(objection.handler) is not None
+            if objection.refused and is_changed:
+                judged.response.violations.append(told)
+            else:
+                judged.response.warnings.append(told)
+
+    def _judge(self, request: Any) -> _Judged:
         response = config_pb2.ValidateResponse()
         deleted = {_key(key) for key in request.deleted}
         documents: dict[tuple[str, ...], objects.Object] = {}
@@ -59,7 +108,7 @@ class ValidationServicer(config_pb2_grpc.ValidationServicer):
             compiled = self._loader.load([*documents.values()])
         except ConfigError as error:
             response.violations.add(field=error.field, message=error.message, index=-1)
-            return response
+            return _Judged(response)
         faults = [
             each
             for each in compiled.dropped
@@ -69,7 +118,9 @@ class ValidationServicer(config_pb2_grpc.ValidationServicer):
         if not faults:
             touched = [each for each in compiled.warnings if each.object in positions]
             response.warnings.extend(_told(each, by_identity, positions) for each in touched)
-        return response
+        if response.violations:
+            return _Judged(response)
+        return _Judged(response, by_identity, positions, compiled.remotes)
 
 
 def _key(key: Any) -> tuple[str, str, str, str]:

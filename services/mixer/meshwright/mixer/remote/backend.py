@@ -5,11 +5,15 @@ The original defined this service and never called it. An adapter that doesn't s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
 
 from meshwright.api.istio.mixer.adapter.model.v1beta1 import infrastructure_backend_pb2 as pb
 from meshwright.api.istio.mixer.adapter.model.v1beta1 import infrastructure_backend_pb2_grpc
@@ -17,6 +21,9 @@ from meshwright.dataplane.grpc import NativeChannel
 
 CALL_SECONDS = 3.0
 MAX_SESSION_ID = 4096
+MAX_REASON = 1000
+MAX_FIELDS = 64
+_PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]]{0,255}")
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -26,7 +33,11 @@ class BackendError(Exception):
 
 
 class RefusedError(BackendError):
-    """The adapter answered that it can't work with the handler."""
+    """The adapter answered that it can't work with the handler; `fields` are the reasons by parameter, if it told."""
+
+    def __init__(self, message: str, fields: Mapping[str, str] = MappingProxyType({})) -> None:
+        super().__init__(message)
+        self.fields = fields
 
 
 class Backend:
@@ -78,7 +89,24 @@ def _given(config: bytes, types: Mapping[str, bytes]) -> dict[str, Any]:
 
 def _judge(answer: Any) -> None:
     if answer.status.code:
-        raise RefusedError(f"it refuses: {answer.status.message or 'no reason given'} (code {answer.status.code})")
+        reason = answer.status.message[:MAX_REASON] or "no reason given"
+        raise RefusedError(f"it refuses: {reason} (code {answer.status.code})", _fields(answer.status))
+
+
+def _fields(status: Any) -> Mapping[str, str]:
+    """What a google.rpc.BadRequest among the details says of single parameters."""
+    found: dict[str, str] = {}
+    for detail in status.details:
+        told = error_details_pb2.BadRequest()
+        try:
+            if not detail.Unpack(told):
+                continue
+        except DecodeError:
+            continue
+        for violation in told.field_violations[:MAX_FIELDS]:
+            if _PARAMETER.fullmatch(violation.field):
+                found[violation.field] = violation.description[:MAX_REASON] or "refused"
+    return found
 
 
 def _reason(error: grpc.aio.AioRpcError) -> str:

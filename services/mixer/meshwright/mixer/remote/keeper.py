@@ -193,6 +193,11 @@ class RemoteKeeper:
         """The handler of that name, the policy's in force."""
         return self._current.get(name)
 
+    def handler(self, name: str) -> RemoteHandler | None:
+        """What is in force under that name."""
+        keep = self._current.get(name)
+        return None if keep is None else keep.handler
+
     async def prepare(self, handlers: Mapping[str, RemoteHandler]) -> None:
         """Begin with what is new; wait a short while for it."""
         await self._drop()
