@@ -104,7 +104,7 @@ def test_an_area_that_hears_nothing_new_is_the_same_object(world: World) -> None
 
 def test_a_service_elsewhere_that_comes_changes_the_areas_that_lead_to_it(world: World) -> None:
     before = world.say("default", routes("far", to="store.depot.svc.cluster.local"))
-    assert before.areas["default"].service("store.depot.svc.cluster.local") is None
+    assert before.areas["default"].find("store.depot.svc.cluster.local") is None
     [missing] = [each for each in notices(before, [key("far")])]
     assert (missing.reason, missing.message) == (
         "RefNotFound",
@@ -113,7 +113,8 @@ def test_a_service_elsewhere_that_comes_changes_the_areas_that_lead_to_it(world:
     service = "{apiVersion: v1, kind: Service, metadata: {name: store, namespace: depot}, spec: {ports: [{port: 80}]}}"
     objects = {**world.objects, **parsed(service)}
     after = mesh.build(9, objects, (world.objects, before))
-    found = after.areas["default"].service("store.depot.svc.cluster.local")
-    assert found is after.areas["depot"].services["store"]
+    found = after.areas["default"].find("store.depot.svc.cluster.local")
+    assert found is not None
+    assert found.service is after.areas["depot"].services["store"]
     assert list(notices(after, [key("far")])) == []
     assert mesh.build(10, objects, (objects, after)).areas["default"] is after.areas["default"]

@@ -21,6 +21,7 @@ from meshwright.api.envoy.service.auth.v3 import external_auth_pb2_grpc
 from meshwright.core.grpc import introspection
 from meshwright.core.health import Health
 from meshwright.manager.xds import names, types, wire
+from meshwright.manager.xds.caller import Caller
 from meshwright.manager.xds.hub import Hub
 from meshwright.manager.xds.server import DiscoveryServer
 from meshwright.manager.xds.snapshot import Snapshot
@@ -128,7 +129,7 @@ class Broken(Snapshot):
         super().__init__(*arguments)
         self.routes_mark = object()
 
-    def outbound_routes(self, name: str, namespace: str, hosts: tuple[str, ...]) -> wire.Resource:
+    def outbound_routes(self, name: str, who: Caller, hosts: tuple[str, ...]) -> wire.Resource:
         twice = [VirtualHost(name=text, domains=["same"]) for text in ("a", "b")]
         return wire.resource(name, RouteConfiguration(name=name, virtual_hosts=twice))
 

@@ -193,7 +193,13 @@ class Discovered:
 
 NOTHING = Discovered({}, {}, {}, {}, {})
 SILENCE = Meaning()
-UNHEARD = Spoken("")
+
+
+class Known(NamedTuple):
+    """A service, and what is said of it."""
+
+    service: Service
+    spoken: Spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +220,21 @@ class Area:
     says: Mapping[str, Said] = field(default_factory=dict)  # the part of it about services, by their namespace
     heard: Mapping[str, Said] = field(default_factory=dict)  # what all say of its own services, by who says it
     spoken: Mapping[str, Spoken] = field(default_factory=dict)  # the same, by service
-    abroad: Mapping[str, Service | None] = field(default_factory=dict)  # hosts elsewhere that its services' routes name
+    abroad: Mapping[str, Known | None] = field(default_factory=dict)  # hosts elsewhere that its services' routes name
 
-    def service(self, host: str) -> Service | None:
+    def find(self, host: str) -> Known | None:
         """Return a service that routes of this area's services may lead to, by its whole DNS name."""
         found = service_of(host)
         if found is None:
             return None
-        return self.services.get(found[1]) if found[0] == self.namespace else self.abroad.get(host)
+        if found[0] != self.namespace:
+            return self.abroad.get(host)
+        service = self.services.get(found[1])
+        return Known(service, self.said_of(found[1])) if service else None
+
+    def said_of(self, service: str) -> Spoken:
+        """Return all that is said of one of its services."""
+        return self.spoken.get(service) or Spoken(self.namespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,28 +288,34 @@ def _listen(areas: dict[str, Area], before: Mapping[str, Area], touched: set[str
     for speaker, area in areas.items():
         for owner, words in area.says.items():
             said[owner][speaker] = words
+    altered = {*touched}
     for namespace, area in areas.items():
         old = before.get(namespace)
         heard: Mapping[str, Said] = said.get(namespace, {})
-        known = old is not None and _same(heard, old.heard)
-        if area is old and known and not any(_namespace(host) in touched for host in area.abroad):
-            continue
-        spoken = old.spoken if old and known else claims.gather(namespace, heard)
-        abroad = _abroad(namespace, spoken, areas)
-        if old and abroad == old.abroad:
-            abroad = old.abroad
-        if area is not old or not known or abroad is not old.abroad:
-            areas[namespace] = replace(area, heard=old.heard if old and known else heard, spoken=spoken, abroad=abroad)
+        if old is not None and _same(heard, old.heard):
+            if area is not old:
+                areas[namespace] = replace(area, heard=old.heard, spoken=old.spoken)
+        else:
+            areas[namespace] = replace(area, heard=heard, spoken=claims.gather(namespace, heard))
+            altered.add(namespace)
+    for namespace, area in areas.items():
+        if namespace in altered or any(_namespace(host) in altered for host in area.abroad):
+            old = before.get(namespace)
+            abroad = _abroad(area, areas)
+            if old is not None and abroad == old.abroad:
+                abroad = old.abroad
+            if abroad is not area.abroad:
+                areas[namespace] = replace(area, abroad=abroad)
 
 
-def _abroad(namespace: str, spoken: Mapping[str, Spoken], areas: Mapping[str, Area]) -> Mapping[str, Service | None]:
+def _abroad(area: Area, areas: Mapping[str, Area]) -> Mapping[str, Known | None]:
     hosts = {
         destination.host
-        for each in spoken.values()
+        for each in area.spoken.values()
         for claim in each.claims
         for destination in claim.routes.destinations
     }
-    return {host: _find(areas, host) for host in sorted(hosts) if _namespace(host) not in ("", namespace)}
+    return {host: _known(areas, host) for host in sorted(hosts) if _namespace(host) not in ("", area.namespace)}
 
 
 def _same(one: Mapping[str, Said], other: Mapping[str, Said]) -> bool:
@@ -308,10 +327,9 @@ def _namespace(host: str) -> str:
     return found[0] if found else ""
 
 
-def _find(areas: Mapping[str, Area], host: str) -> Service | None:
-    found = service_of(host)
-    area = areas.get(found[0]) if found else None
-    return area.services.get(found[1]) if found and area else None
+def _known(areas: Mapping[str, Area], host: str) -> Known | None:
+    area = areas.get(_namespace(host))
+    return area.find(host) if area else None
 
 
 def resolve(

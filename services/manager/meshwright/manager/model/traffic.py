@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from enum import Enum
 
 from meshwright.core.config import Key
@@ -132,3 +133,30 @@ class TrafficPolicy:
     exported: frozenset[str] | None = None
     callers: tuple[tuple[str, str], ...] = ()
     caller_service: str = ""  # whole DNS name of a service that they answer for; empty: no matter
+
+
+def settings_of(policies: Iterable[TrafficPolicy], port: int, subset: str = "") -> Settings:
+    """Lay policies over each other, the first on top: what a subset says of a port, of itself, the host of both."""
+    layers: list[Settings] = []
+    for policy in policies:
+        named = next((each for each in policy.subsets if each.name == subset), None) if subset else None
+        for each in (named, policy):
+            if each is not None:
+                layers += [dict(each.ports).get(port, _NOTHING), each.settings]
+    merged = {}
+    for each_field in fields(Settings):
+        found = (getattr(layer, each_field.name) for layer in layers)
+        merged[each_field.name] = next((value for value in found if value is not None), None)
+    return Settings(**merged)
+
+
+def subsets_of(policies: Iterable[TrafficPolicy]) -> dict[str, Subset]:
+    """Return a host's subsets by name: of two of one name the first policy's."""
+    found: dict[str, Subset] = {}
+    for policy in policies:
+        for subset in policy.subsets:
+            found.setdefault(subset.name, subset)
+    return found
+
+
+_NOTHING = Settings()

@@ -1,112 +1,75 @@
-"""What one namespace gives to every proxy that sees it: clusters, endpoints and virtual hosts of its services.
+"""What a namespace gives to every proxy that sees it: clusters, endpoints, listeners and virtual hosts of its services.
 
-Each piece is translated and serialised once, and again only when what it is made from changed.
+Each piece is translated and serialised once for all callers that have the same (`caller`), and again only when what it
+is made from changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from meshwright.manager.model.mesh import UNHEARD, Area, Endpoint, Port, Protocol, Service
-from meshwright.manager.xds import cluster, endpoint, names, redirect, route, wire
+from meshwright.manager.model.claims import Labels
+from meshwright.manager.model.mesh import Area, Endpoint, Port, Protocol, Service
+from meshwright.manager.model.routing import CallerMatch
+from meshwright.manager.xds import caller, cluster, endpoint, names, redirect, route, subject, wire
+from meshwright.manager.xds.action import Place
+from meshwright.manager.xds.caller import Caller, Variants
+from meshwright.manager.xds.subject import Subject
 
 T = TypeVar("T")
 M = TypeVar("M")
-_Made = dict[Hashable, tuple[object, T]]
+_Made = dict[Hashable, tuple[object, Any]]
+
+ByName = Mapping[str, wire.Resource]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AreaResources:
-    """Resources by service name (clusters, virtual hosts) and by cluster name (endpoints)."""
+    """Resources by service, and endpoints and route configurations by the names under which they are asked for."""
 
-    clusters: Mapping[str, Mapping[str, wire.Resource]]
-    endpoints: Mapping[str, wire.Resource]
-    local_hosts: Mapping[str, tuple[bytes, ...]]  # as its own namespace sees them, with short names
-    foreign_hosts: Mapping[str, tuple[bytes, ...]]
-    redirected: Mapping[str, wire.Resource]  # listeners of redirecting proxies, by name
-    redirected_routes: Mapping[str, wire.Resource]  # and their route configurations, by name
-    made: _Made[wire.Resource] = field(repr=False)
-    hosts_made: _Made[tuple[bytes, bytes]] = field(repr=False)
+    clusters: Mapping[str, Variants[ByName]]
+    endpoints: ByName
+    hosts: Mapping[str, Variants[tuple[bytes, ...]]]  # virtual hosts; its own namespace's have short names too
+    listeners: Mapping[str, Variants[ByName]]  # of redirecting proxies
+    routes: Mapping[str, Variants[ByName]]  # of those listeners: all of a service's under each of their names
+    made: _Made = field(repr=False)
 
 
-EMPTY = AreaResources({}, {}, {}, {}, {}, {}, {}, {})
+EMPTY = AreaResources({}, {}, {}, {}, {}, {})
 
 
 def translate(area: Area, previous: AreaResources, parameters: names.Parameters) -> AreaResources:
     """Translate a namespace, keeping every resource of `previous` that would come out the same."""
-    clusters: dict[str, dict[str, wire.Resource]] = {}
+    clusters: dict[str, Variants[ByName]] = {}
     endpoints: dict[str, wire.Resource] = {}
-    local: dict[str, tuple[bytes, ...]] = {}
-    foreign: dict[str, tuple[bytes, ...]] = {}
-    listeners: dict[str, wire.Resource] = {}
-    routes: dict[str, wire.Resource] = {}
-    made: _Made[wire.Resource] = {}
-    hosts_made: _Made[tuple[bytes, bytes]] = {}
+    hosts: dict[str, Variants[tuple[bytes, ...]]] = {}
+    listeners: dict[str, Variants[ByName]] = {}
+    routes: dict[str, Variants[ByName]] = {}
+    made: _Made = {}
     for service in area.services.values():
-        accounts = area.accounts.get(service.name, ())
-        of_service = clusters[service.name] = {}
-        hosts: list[tuple[bytes, bytes]] = []
-        for port in _carried_ports(service):
-            name = names.outbound(service, port)
-            addresses = _addresses(area, service, port, parameters)
-            of_service[name] = _keep(
-                previous.made,
-                made,
-                ("cluster", name),
-                (accounts, port, service.clustered),
-                partial(_cluster, service, port, accounts, parameters),
-            )
-            endpoints[name] = _keep(
-                previous.made,
-                made,
-                ("endpoint", name),
-                addresses,
-                partial(_endpoints, name, addresses),
-            )
-            if service.cluster_ips:
-                # Bytes to a service that nobody of the mesh serves stay as they are: they may be TLS under a port's
-                # name that says HTTP.
-                http = _http(port, addresses)
-                listeners[name] = _keep(
-                    previous.made,
-                    made,
-                    ("listener", name),
-                    (port, service.cluster_ips, http),
-                    partial(_redirected, service, port, parameters, http=http),
-                )
-                if http:
-                    routes[name] = _keep(
-                        previous.made,
-                        made,
-                        ("route", name),
-                        (service.cluster_ips, _behind(area, service)),
-                        partial(_redirected_routes, area, service, port),
-                    )
-            if port.protocol is Protocol.OTHER:
-                continue
-            hosts.append(
-                _keep(
-                    previous.hosts_made,
-                    hosts_made,
-                    name,
-                    _behind(area, service),
-                    partial(_hosts, area, service, port),
-                )
-            )
-        local[service.name] = tuple(with_short for with_short, _ in hosts)
-        foreign[service.name] = tuple(without for _, without in hosts)
+        whole = subject.subject(area, service, _http_ports(area, service, parameters))
+
+        def kept(kind: str, part: Subject, make: Callable[[Subject, Caller], T], *more: str) -> Variants[T]:
+            return _keep(previous.made, made, (kind, part.service.name), part, partial(_variants, part, make, *more))
+
+        clusters[service.name] = kept("clusters", whole.of_clusters, partial(_clusters, parameters))
+        hosts[service.name] = kept("hosts", whole.of_hosts, _hosts, service.namespace)
+        if service.cluster_ips:
+            listeners[service.name] = kept("listeners", whole.of_listeners, partial(_listeners, parameters))
+            redirected = kept("routes", whole.of_routes, _routes)
+            routes |= {names.outbound_to(service.host, number): redirected for number in whole.http}
+        for name, addresses in _assignments(area, service, subject.carried(service), parameters):
+            endpoints[name] = _assigned(previous.made, made, name, addresses)
     return AreaResources(
         _same(previous.clusters, clusters),
         endpoints,
-        _same(previous.local_hosts, local),
-        _same(previous.foreign_hosts, foreign),
-        _same(previous.redirected, listeners),
-        routes,
+        _same(previous.hosts, hosts),
+        _same(previous.listeners, listeners),
+        _same(previous.routes, routes),
         made,
-        hosts_made,
     )
 
 
@@ -115,30 +78,102 @@ def moved(area: Area, before: Area, previous: AreaResources, parameters: names.P
 
     It is what happens most often by far, and costs the services whose endpoints moved.
     """
-    same = area.services is before.services and area.accounts is before.accounts
-    if (
-        not same
-        or area.spoken != before.spoken
-        or area.abroad != before.abroad
-        or area.endpoints.keys() != before.endpoints.keys()
-    ):
+    same = area.services is before.services and area.accounts is before.accounts and area.spoken is before.spoken
+    if not same or area.abroad is not before.abroad or area.endpoints.keys() != before.endpoints.keys():
         return None
     endpoints, made = {**previous.endpoints}, {**previous.made}
     for key, now in area.endpoints.items():
         if now is before.endpoints[key]:
             continue
         service = area.services[key[0]]
-        for port in (port for port in _carried_ports(service) if port.number == key[1]):
-            name = names.outbound(service, port)
-            addresses = _addresses(area, service, port, parameters)
-            if service.cluster_ips and _http(port, addresses) is not _http(
-                port, _addresses(before, service, port, parameters)
-            ):
-                return None
-            endpoints[name] = _keep(
-                previous.made, made, ("endpoint", name), addresses, partial(_endpoints, name, addresses)
-            )
+        if _http_ports(area, service, parameters) != _http_ports(before, service, parameters):
+            return None
+        ports = (port for port in subject.carried(service) if port.number == key[1])
+        for name, addresses in _assignments(area, service, ports, parameters):
+            endpoints[name] = _assigned(previous.made, made, name, addresses)
     return replace(previous, endpoints=endpoints, made=made)
+
+
+def _variants(part: Subject, make: Callable[[Subject, Caller], T], *more: str) -> Variants[T]:
+    """Let resources differ for whom something is said, and for the namespaces of `more`."""
+    spoken = [part.spoken, *(known.spoken for known in part.known.values())]
+    namespaces = frozenset(more).union(*(each.audiences() for each in spoken))
+    matter = frozenset[CallerMatch]().union(*(caller.conditions(each) for each in spoken))
+    return Variants(namespaces, matter, partial(make, part))
+
+
+def _clusters(parameters: names.Parameters, of_service: Subject, who: Caller) -> ByName:
+    subsets = of_service.subsets(who)
+    made = [
+        cluster.outbound(
+            of_service, port, of_service.settings(port, who, subset.name if subset else ""), parameters, subset
+        )
+        for port in of_service.ports
+        for subset in (None, *subsets)
+    ]
+    return {each.name: wire.resource(each.name, each) for each in made}
+
+
+def _hosts(of_service: Subject, who: Caller) -> tuple[bytes, ...]:
+    short = who.namespace == of_service.service.namespace
+    return tuple(
+        route.outbound(Place(of_service, port, who), short=short).SerializeToString(deterministic=True)
+        for port in of_service.ports
+        if port.protocol is not Protocol.OTHER
+    )
+
+
+def _listeners(parameters: names.Parameters, of_service: Subject, who: Caller) -> ByName:
+    made = [
+        redirect.service(Place(of_service, port, who), parameters, http=port.number in of_service.http)
+        for port in of_service.ports
+    ]
+    return {each.name: wire.resource(each.name, each) for each in made}
+
+
+def _routes(of_service: Subject, who: Caller) -> ByName:
+    made = [
+        route.redirected_configuration(Place(of_service, port, who))
+        for port in of_service.ports
+        if port.number in of_service.http
+    ]
+    return {each.name: wire.resource(each.name, each) for each in made}
+
+
+def _http_ports(area: Area, service: Service, parameters: names.Parameters) -> frozenset[int]:
+    """Return the ports whose connections are taken for requests in a redirecting proxy.
+
+    Bytes to a service that nobody of the mesh serves stay as they are: they may be TLS under a port's name that says
+    HTTP.
+    """
+    if not service.cluster_ips:
+        return frozenset()
+    return frozenset(
+        port.number
+        for port in subject.carried(service)
+        if port.protocol is not Protocol.OTHER and _meshed(_addresses(area, service, port, parameters))
+    )
+
+
+def _meshed(addresses: tuple[Endpoint, ...]) -> bool:
+    return not addresses or any(address.meshed for address in addresses)
+
+
+def _assignments(
+    area: Area, service: Service, ports: Iterable[Port], parameters: names.Parameters
+) -> Iterator[tuple[str, tuple[Endpoint, ...]]]:
+    """Yield the endpoints of each port, and of each part of the service that has clusters of its own."""
+    groups = subject.groups(area.said_of(service.name))
+    for port in ports:
+        addresses = _addresses(area, service, port, parameters)
+        yield names.outbound(service, port), addresses
+        for labels in groups:
+            yield names.outbound(service, port, names.group(labels)), tuple(_labelled(addresses, labels))
+
+
+def _labelled(addresses: Iterable[Endpoint], labels: Labels) -> Iterator[Endpoint]:
+    wanted = frozenset(labels)
+    return (address for address in addresses if wanted <= frozenset(address.labels))
 
 
 def _addresses(area: Area, service: Service, port: Port, parameters: names.Parameters) -> tuple[Endpoint, ...]:
@@ -148,8 +183,13 @@ def _addresses(area: Area, service: Service, port: Port, parameters: names.Param
     return tuple(address for address in addresses if address.meshed or address.outside)
 
 
-def _http(port: Port, addresses: tuple[Endpoint, ...]) -> bool:
-    return port.protocol is not Protocol.OTHER and (not addresses or any(address.meshed for address in addresses))
+def _assigned(old: _Made, new: _Made, name: str, addresses: tuple[Endpoint, ...]) -> wire.Resource:
+    without_labels = tuple(address[:-1] for address in addresses)  # which proxies aren't told
+    return _keep(old, new, ("endpoint", name), without_labels, partial(_endpoints, name, addresses))
+
+
+def _endpoints(name: str, addresses: tuple[Endpoint, ...]) -> wire.Resource:
+    return wire.resource(name, endpoint.load_assignment(name, addresses))
 
 
 def _same(old: M, new: M) -> M:
@@ -157,42 +197,8 @@ def _same(old: M, new: M) -> M:
     return old if old == new else new
 
 
-def _cluster(service: Service, port: Port, accounts: tuple[str, ...], parameters: names.Parameters) -> wire.Resource:
-    return wire.resource(names.outbound(service, port), cluster.outbound(service, port, accounts, parameters))
-
-
-def _endpoints(name: str, addresses: tuple[Endpoint, ...]) -> wire.Resource:
-    return wire.resource(name, endpoint.load_assignment(name, addresses))
-
-
-def _redirected(service: Service, port: Port, parameters: names.Parameters, *, http: bool) -> wire.Resource:
-    return wire.resource(names.outbound(service, port), redirect.service(service, port, parameters, http=http))
-
-
-def _redirected_routes(area: Area, service: Service, port: Port) -> wire.Resource:
-    return wire.resource(names.outbound(service, port), route.redirected_configuration(area, service, port))
-
-
-def _hosts(area: Area, service: Service, port: Port) -> tuple[bytes, bytes]:
-    local = route.outbound(area, service, port, short=True)
-    foreign = route.outbound(area, service, port, short=False)
-    return local.SerializeToString(deterministic=True), foreign.SerializeToString(deterministic=True)
-
-
-def _carried_ports(service: Service) -> Iterator[Port]:
-    return (port for port in service.ports if port.protocol is not Protocol.OTHER or service.clustered)
-
-
-def _behind(area: Area, service: Service) -> object:
-    """All that a service's routes are made from."""
-    claims = area.spoken.get(service.name, UNHEARD).claims
-    hosts = {destination.host for claim in claims for destination in claim.routes.destinations}
-    found = {host: area.service(host) for host in sorted(hosts)}
-    return service.ports, claims, [(host, led_to.ports if led_to else None) for host, led_to in found.items()]
-
-
-def _keep(old: _Made[T], new: _Made[T], key: Hashable, made_from: object, make: Callable[[], T]) -> T:
+def _keep(old: _Made, new: _Made, key: Hashable, made_from: object, make: Callable[[], T]) -> T:
     before = old.get(key)
-    entry = before if before is not None and before[0] == made_from else (made_from, make())
+    entry: tuple[object, T] = before if before is not None and before[0] == made_from else (made_from, make())
     new[key] = entry
     return entry[1]

@@ -8,16 +8,11 @@ marked (EDS), and the mark alone chooses plain text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.wrappers_pb2 import UInt32Value
 
-from meshwright.api.envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
 from meshwright.api.envoy.config.cluster.v3.cluster_pb2 import Cluster
-from meshwright.api.envoy.config.cluster.v3.outlier_detection_pb2 import OutlierDetection
 from meshwright.api.envoy.config.core.v3.address_pb2 import Address, BindConfig, SocketAddress
-from meshwright.api.envoy.config.core.v3.config_source_pb2 import AggregatedConfigSource, ApiVersion, ConfigSource
+from meshwright.api.envoy.config.core.v3.config_source_pb2 import ApiVersion
 from meshwright.api.envoy.config.core.v3.protocol_pb2 import (
     Http1ProtocolOptions,
     Http2ProtocolOptions,
@@ -27,43 +22,61 @@ from meshwright.api.envoy.config.endpoint.v3.endpoint_components_pb2 import Endp
 from meshwright.api.envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from meshwright.api.envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2 import RawBuffer
 from meshwright.api.envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
-from meshwright.api.envoy.type.v3.percent_pb2 import Percent
-from meshwright.manager.model.mesh import Ingress, Port, Protocol, Service, Workload
+from meshwright.manager.model.mesh import Ingress, Port, Protocol, Workload
+from meshwright.manager.model.traffic import Ejection, Limits, Settings, Subset, TlsMode
 from meshwright.manager.xds import endpoint as endpoints
-from meshwright.manager.xds import names, tls, wire
+from meshwright.manager.xds import names, policy, tls, wire
+from meshwright.manager.xds.quantity import duration
+from meshwright.manager.xds.subject import Subject
 
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_MAX_REQUESTS = 4096  # in flight to one cluster; more are refused at once, so that a slow service can't fill the proxy
+_CONNECT_SECONDS = 2
 
 
-def outbound(service: Service, port: Port, accounts: Iterable[str], parameters: names.Parameters) -> Cluster:
-    """Reach a service's port: endpoints by EDS, and only the identities of its workloads are accepted."""
-    name = names.outbound(service, port)
+def outbound(
+    subject: Subject, port: Port, settings: Settings, parameters: names.Parameters, subset: Subset | None = None
+) -> Cluster:
+    """Reach a service's port, or a subset's: endpoints by EDS; only the identities of its workloads are accepted."""
+    service = subject.service
     # A service without a selector is one of addresses that somebody wrote down: outside of the mesh, as a rule.
     mixed = service.clustered and (parameters.outbound_plaintext or not service.selector)
-    http2 = port.protocol is Protocol.HTTP2 or (port.protocol is Protocol.HTTP1 and not mixed)
-    spoken = tls.TCP if port.protocol is Protocol.OTHER else tls.HTTP2 if http2 else tls.HTTP1
-    # Nobody has the ID that ends in "/sa/": a service without workloads accepts no certificate, instead of any.
-    accepted = [parameters.spiffe_id(service.namespace, account) for account in accounts]
+    own_tls = settings.tls is not None and settings.tls.mode is not TlsMode.MESH
+    http2 = port.protocol is Protocol.HTTP2 or (port.protocol is Protocol.HTTP1 and not mixed and not own_tls)
+    limits = settings.limits or Limits()
+    if limits.http2 and port.protocol is Protocol.HTTP1:
+        http2 = True
+    name = names.outbound(service, port, subset.name if subset else "")
     cluster = Cluster(
         name=name,
-        alt_stat_name=f"{service.host}:{port.number}",
-        type=Cluster.EDS,
-        eds_cluster_config=Cluster.EdsClusterConfig(
-            service_name=name,
-            eds_config=ConfigSource(ads=AggregatedConfigSource(), resource_api_version=ApiVersion.V3),
-        ),
-        connect_timeout=Duration(seconds=2),
-        lb_policy=Cluster.LEAST_REQUEST,
-        transport_socket=tls.client(
-            accepted or [f"spiffe://{parameters.trust_domain}/ns/{service.namespace}/sa/"], alpn=spoken
-        ),
-        transport_socket_matches=[_plain_text()] if mixed else [],
-        circuit_breakers=_limits(),
-        outlier_detection=_leave_dead_endpoints(),
+        alt_stat_name=f"{service.host}:{port.number}" + (f":{subset.name}" if subset else ""),
+        connect_timeout=duration(limits.connect_seconds or _CONNECT_SECONDS),
+        circuit_breakers=policy.limits(limits),
+        outlier_detection=policy.ejection(settings.ejection or Ejection()),
     )
+    policy.balance(cluster, settings, headless=service.headless)
+    if cluster.type == Cluster.EDS:
+        cluster.eds_cluster_config.service_name = names.outbound(
+            service, port, names.group(subset.labels) if subset else ""
+        )
+        cluster.eds_cluster_config.eds_config.ads.SetInParent()
+        cluster.eds_cluster_config.eds_config.resource_api_version = ApiVersion.V3
+    if limits.keep_alive is not None:
+        cluster.upstream_connection_options.tcp_keepalive.CopyFrom(policy.keep_alive(limits.keep_alive))
+    if settings.tls is not None and own_tls:
+        spoken = tls.TCP if port.protocol is Protocol.OTHER else tls.HTTP2 if http2 else tls.HTTP1
+        if (outside := tls.outside(settings.tls, () if port.protocol is Protocol.OTHER else spoken)) is not None:
+            cluster.transport_socket.CopyFrom(outside)
+    else:
+        # Nobody has the ID that ends in "/sa/": a service without workloads accepts no certificate, instead of any.
+        accepted = [parameters.spiffe_id(service.namespace, account) for account in subject.accounts]
+        nobody = f"spiffe://{parameters.trust_domain}/ns/{service.namespace}/sa/"
+        spoken = tls.TCP if port.protocol is Protocol.OTHER else tls.HTTP2 if http2 else tls.HTTP1
+        cluster.transport_socket.CopyFrom(tls.client(accepted or [nobody], alpn=spoken))
+        if mixed:
+            cluster.transport_socket_matches.append(_plain_text())
     if port.protocol is not Protocol.OTHER:
         options = _http2(keepalive=True) if http2 else _http1()
+        policy.connections(options, limits)
         cluster.typed_extension_protocol_options[_HTTP].CopyFrom(wire.pack(options))
     return cluster
 
@@ -91,7 +104,7 @@ def inbound(workload: Workload, ingress: Ingress) -> Cluster:
             cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])]
         ),
         connect_timeout=Duration(seconds=1),
-        circuit_breakers=_limits(),
+        circuit_breakers=policy.limits(Limits()),
     )
     if ingress.socket is None:
         cluster.upstream_bind_config.CopyFrom(from_inbound(workload.address))
@@ -109,7 +122,7 @@ def original(name: str, source: BindConfig | None = None) -> Cluster:
         lb_policy=Cluster.CLUSTER_PROVIDED,
         connect_timeout=Duration(seconds=5),
         upstream_bind_config=source,
-        circuit_breakers=_limits(),
+        circuit_breakers=policy.limits(Limits()),
     )
 
 
@@ -130,38 +143,10 @@ def _http1() -> HttpProtocolOptions:
 
 
 def _http2(*, keepalive: bool) -> HttpProtocolOptions:
-    options = Http2ProtocolOptions()
+    options = Http2ProtocolOptions(allow_connect=True)
     if keepalive:  # finds a peer whose machine vanished without closing its connections
         options.connection_keepalive.CopyFrom(
             KeepaliveSettings(interval=Duration(seconds=30), timeout=Duration(seconds=5))
         )
     explicit = HttpProtocolOptions.ExplicitHttpConfig(http2_protocol_options=options)
     return HttpProtocolOptions(explicit_http_config=explicit)
-
-
-def _limits() -> CircuitBreakers:
-    threshold = CircuitBreakers.Thresholds(
-        max_connections=UInt32Value(value=_MAX_REQUESTS),
-        max_pending_requests=UInt32Value(value=_MAX_REQUESTS),
-        max_requests=UInt32Value(value=_MAX_REQUESTS),
-        # When an endpoint goes away, all that was in flight to it is tried elsewhere at once.
-        retry_budget=CircuitBreakers.Thresholds.RetryBudget(
-            budget_percent=Percent(value=100), min_retry_concurrency=UInt32Value(value=64)
-        ),
-    )
-    return CircuitBreakers(thresholds=[threshold])
-
-
-def _leave_dead_endpoints() -> OutlierDetection:
-    """Leave out endpoints that can't be connected to, for seconds; answers of status 5xx are the application's."""
-    return OutlierDetection(
-        interval=Duration(seconds=1),
-        base_ejection_time=Duration(seconds=2),
-        max_ejection_percent=UInt32Value(value=50),
-        split_external_local_origin_errors=True,
-        consecutive_local_origin_failure=UInt32Value(value=3),
-        enforcing_consecutive_5xx=UInt32Value(value=0),
-        enforcing_consecutive_gateway_failure=UInt32Value(value=0),
-        enforcing_success_rate=UInt32Value(value=0),
-        enforcing_local_origin_success_rate=UInt32Value(value=0),
-    )

@@ -22,7 +22,10 @@ from meshwright.api.envoy.extensions.access_loggers.grpc.v3.als_pb2 import (
     CommonGrpcAccessLogConfig,
     HttpGrpcAccessLogConfig,
 )
+from meshwright.api.envoy.extensions.filters.http.cors.v3.cors_pb2 import Cors
 from meshwright.api.envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2 import ExtAuthz
+from meshwright.api.envoy.extensions.filters.http.fault.v3.fault_pb2 import HTTPFault
+from meshwright.api.envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2 import HeaderMutation
 from meshwright.api.envoy.extensions.filters.http.router.v3.router_pb2 import Router
 from meshwright.api.envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
@@ -34,7 +37,7 @@ from meshwright.api.envoy.type.metadata.v3.metadata_pb2 import MetadataKey, Meta
 from meshwright.api.envoy.type.tracing.v3.custom_tag_pb2 import CustomTag
 from meshwright.api.envoy.type.v3.http_status_pb2 import HttpStatus, StatusCode
 from meshwright.api.envoy.type.v3.percent_pb2 import Percent
-from meshwright.manager.xds import platform, route, wire
+from meshwright.manager.xds import per_route, platform, route, wire
 
 REPORTED = (
     "context.reporter.kind",
@@ -65,7 +68,9 @@ def connection_manager(
             max_concurrent_streams=UInt32Value(value=1024),
             initial_stream_window_size=UInt32Value(value=1 << 20),
             initial_connection_window_size=UInt32Value(value=1 << 24),
+            allow_connect=True,  # how an upgrade travels on HTTP/2 (RFC 8441)
         ),
+        upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
         max_request_headers_kb=UInt32Value(value=32),
         stream_idle_timeout=Duration(seconds=300),
         request_headers_timeout=Duration(seconds=10),
@@ -110,6 +115,16 @@ def policy(*, allow_on_outage: bool) -> HttpFilter:
         validate_mutations=True,
     )
     return HttpFilter(name="envoy.filters.http.ext_authz", typed_config=wire.pack(authorization))
+
+
+def routed() -> list[HttpFilter]:
+    """Do what routes say beside where requests go, and send them there; the last filters of a caller's proxy."""
+    return [
+        HttpFilter(name=per_route.HEADERS, typed_config=wire.pack(HeaderMutation())),
+        HttpFilter(name=per_route.CORS, typed_config=wire.pack(Cors())),
+        HttpFilter(name=per_route.FAULT, typed_config=wire.pack(HTTPFault())),
+        router(),
+    ]
 
 
 def router() -> HttpFilter:

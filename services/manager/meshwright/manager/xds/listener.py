@@ -58,7 +58,7 @@ def inbound(
 def outbound(workload: Workload, egress: Egress, routes: str, parameters: names.Parameters) -> Listener:
     """Serve the mesh to a workload on a Unix socket: plain HTTP inside, mutual TLS from there on."""
     manager = filters.connection_manager("outbound", routes, workload.name, parameters.sampling_percent)
-    manager.http_filters.append(filters.router())
+    manager.http_filters.extend(filters.routed())
     return Listener(
         name=f"outbound|{egress.socket}",
         address=tls.socket_address(egress.socket, _OWNER_ONLY),

@@ -24,11 +24,10 @@ from meshwright.api.envoy.config.listener.v3.listener_components_pb2 import (
     ListenerFilter,
 )
 from meshwright.api.envoy.config.listener.v3.listener_pb2 import AdditionalAddress, Listener
-from meshwright.api.envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
-from meshwright.manager.model.mesh import Ingress, Port, Protocol, Service, Workload
-from meshwright.manager.xds import filters, listener, names, tls, wire
+from meshwright.manager.model.mesh import Ingress, Protocol, Service, Workload
+from meshwright.manager.xds import connection, filters, listener, names, tls, wire
+from meshwright.manager.xds.action import Place
 
-_IDLE_SECONDS = 3600
 _FIRST_BYTES_SECONDS = 5  # in which a caller must have shown whether it speaks TLS
 
 
@@ -54,12 +53,13 @@ def outbound(parameters: names.Parameters) -> Listener:
         traffic_direction=TrafficDirection.OUTBOUND,
         per_connection_buffer_limit_bytes=listener.BUFFER,
         filter_chains=[_dead_end(names.OUTBOUND_PORT)],
-        default_filter_chain=FilterChain(filters=[_tcp("outbound-unknown", unknown)]),
+        default_filter_chain=FilterChain(filters=[connection.to("outbound-unknown", unknown)]),
     )
 
 
-def service(called: Service, port: Port, parameters: names.Parameters, *, http: bool) -> Listener:
+def service(place: Place, parameters: names.Parameters, *, http: bool) -> Listener:
     """Take the connections to a service's port that `outbound` hands on: as requests if they are `http`, or bytes."""
+    called, port = place.subject.service, place.port
     name = names.outbound(called, port)
     first, *others = [_address(address, port.number) for address in called.cluster_ips]
     made = Listener(
@@ -71,11 +71,15 @@ def service(called: Service, port: Port, parameters: names.Parameters, *, http: 
         per_connection_buffer_limit_bytes=listener.BUFFER,
     )
     if not http:
-        made.filter_chains.append(FilterChain(filters=[_tcp(f"outbound_{port.number}", name)]))
+        made.filter_chains.extend(connection.chains(place))
+        if any(chain.filter_chain_match.server_names for chain in made.filter_chains):
+            made.listener_filters.append(_tls_inspector())
+            made.listener_filters_timeout.CopyFrom(Duration(seconds=_FIRST_BYTES_SECONDS))
+            made.continue_on_listener_filters_timeout = True
     else:
         # The proxy's environment says whose spans these are, so that all proxies share this listener's bytes.
         manager = filters.connection_manager("outbound", name, None, parameters.sampling_percent)
-        manager.http_filters.append(filters.router())
+        manager.http_filters.extend(filters.routed())
         made.filter_chains.append(FilterChain(filters=[listener.http(manager)]))
     return made
 
@@ -95,10 +99,7 @@ def inbound(
                 name="envoy.filters.listener.original_dst",
                 typed_config=wire.empty("envoy.extensions.filters.listener.original_dst.v3.OriginalDst"),
             ),
-            ListenerFilter(
-                name="envoy.filters.listener.tls_inspector",
-                typed_config=wire.empty("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"),
-            ),
+            _tls_inspector(),
         ],
         listener_filters_timeout=Duration(seconds=_FIRST_BYTES_SECONDS),
         # With plain text let in, a protocol in which the server speaks first shows nothing to look at.
@@ -112,7 +113,7 @@ def inbound(
         if parameters.inbound_plaintext:
             made.filter_chains.append(_chain(ingress.number, "raw_buffer", served))
     if parameters.inbound_plaintext:
-        rest = FilterChain(filters=[_tcp("inbound-unknown", names.INBOUND_PASS_THROUGH)])
+        rest = FilterChain(filters=[connection.to("inbound-unknown", names.INBOUND_PASS_THROUGH)])
         made.default_filter_chain.CopyFrom(rest)
     return made
 
@@ -121,7 +122,7 @@ def _serve(
     workload: Workload, ingress: Ingress, routes: str, parameters: names.Parameters, *, allow_on_outage: bool
 ) -> Filter:
     if ingress.protocol is Protocol.OTHER:
-        return _tcp(f"inbound_{ingress.number}", names.inbound(ingress.number))
+        return connection.to(f"inbound_{ingress.number}", names.inbound(ingress.number))
     manager = listener.inbound_manager(workload, ingress, routes, parameters, allow_on_outage=allow_on_outage)
     return listener.http(manager)
 
@@ -141,13 +142,15 @@ def _dead_end(number: int) -> FilterChain:
     return FilterChain(
         name="own port",
         filter_chain_match=FilterChainMatch(destination_port=UInt32Value(value=number)),
-        filters=[_tcp("nowhere", names.NOWHERE)],
+        filters=[connection.to("nowhere", names.NOWHERE)],
     )
 
 
-def _tcp(stat_prefix: str, cluster: str) -> Filter:
-    proxy = TcpProxy(stat_prefix=stat_prefix, cluster=cluster, idle_timeout=Duration(seconds=_IDLE_SECONDS))
-    return Filter(name="envoy.filters.network.tcp_proxy", typed_config=wire.pack(proxy))
+def _tls_inspector() -> ListenerFilter:
+    return ListenerFilter(
+        name="envoy.filters.listener.tls_inspector",
+        typed_config=wire.empty("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"),
+    )
 
 
 def _sixth(number: int) -> AdditionalAddress:

@@ -18,9 +18,14 @@ from meshwright.api.envoy.extensions.filters.network.http_connection_manager.v3.
     ResponseMapper,
 )
 from meshwright.api.envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import PreviousHostsPredicate
+from meshwright.api.envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_config_pb2 import (
+    PreviousPrioritiesConfig,
+)
 from meshwright.api.envoy.type.matcher.v3.regex_pb2 import RegexMatcher
 from meshwright.api.envoy.type.matcher.v3.string_pb2 import StringMatcher
+from meshwright.manager.model.routing import Retries
 from meshwright.manager.xds import wire
+from meshwright.manager.xds.quantity import duration
 
 HEADER = "x-meshwright-upstream"
 _UNREACHED, _RESET = "unreached", "reset"
@@ -32,14 +37,45 @@ def idempotent_methods() -> HeaderMatcher:
     return HeaderMatcher(name=":method", string_match=StringMatcher(safe_regex=regex))
 
 
-def unreached() -> RetryPolicy:
-    """Repeat what reached no application."""
-    return _policy("connect-failure,refused-stream,reset-before-request,retriable-headers", _UNREACHED)
+def unreached(retries: Retries | None = None, attempt_seconds: float | None = None) -> RetryPolicy:
+    """Repeat what reached no application; `retries` may say how often, `attempt_seconds` how long one may take."""
+    made = _policy("connect-failure,refused-stream,reset-before-request,retriable-headers", _UNREACHED)
+    return _adjusted(made, retries, attempt_seconds)
 
 
-def idempotent() -> RetryPolicy:
+def idempotent(retries: Retries | None = None, attempt_seconds: float | None = None) -> RetryPolicy:
     """Repeat also what may have reached one."""
-    return _policy("connect-failure,refused-stream,reset,retriable-headers", _UNREACHED, _RESET)
+    made = _policy("connect-failure,refused-stream,reset,retriable-headers", _UNREACHED, _RESET)
+    return _adjusted(made, retries, attempt_seconds)
+
+
+def stated(retries: Retries, attempt_seconds: float | None) -> RetryPolicy:
+    """Repeat on what a route names, whatever the method, and what reached no application."""
+    statuses = sorted({int(word) for word in retries.on if word.isdecimal()})
+    words = dict.fromkeys(word for word in retries.on if not word.isdecimal())
+    more = (["retriable-status-codes"] if statuses else []) + ["retriable-headers"]
+    made = _policy(",".join(dict.fromkeys([*words, *more])), _UNREACHED)
+    made.retriable_status_codes.extend(statuses)
+    return _adjusted(made, retries, attempt_seconds)
+
+
+def _adjusted(made: RetryPolicy, retries: Retries | None, attempt_seconds: float | None) -> RetryPolicy:
+    if attempt_seconds:
+        made.per_try_timeout.CopyFrom(duration(attempt_seconds))
+    if retries is None:
+        return made
+    made.num_retries.value = retries.attempts
+    if retries.backoff_seconds:
+        base = max(retries.backoff_seconds, 0.001)
+        made.retry_back_off.base_interval.CopyFrom(duration(base))
+        made.retry_back_off.max_interval.CopyFrom(duration(10 * base))
+    if not retries.another_host:
+        made.ClearField("retry_host_predicate")
+        made.ClearField("host_selection_retry_max_attempts")
+    if retries.remote_localities:
+        made.retry_priority.name = "envoy.retry_priorities.previous_priorities"
+        made.retry_priority.typed_config.CopyFrom(wire.pack(PreviousPrioritiesConfig(update_frequency=2)))
+    return made
 
 
 def mark_failures() -> LocalReplyConfig:

@@ -8,29 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import UInt32Value
 
-from meshwright.api.envoy.config.core.v3.base_pb2 import DataSource, Metadata
-from meshwright.api.envoy.config.route.v3.route_components_pb2 import (
-    DirectResponseAction,
-    RetryPolicy,
-    Route,
-    RouteAction,
-    RouteMatch,
-    VirtualHost,
-    WeightedCluster,
-)
+from meshwright.api.envoy.config.core.v3.base_pb2 import Metadata
+from meshwright.api.envoy.config.route.v3.route_components_pb2 import Route, RouteAction, RouteMatch, VirtualHost
 from meshwright.api.envoy.config.route.v3.route_pb2 import RouteConfiguration
 from meshwright.api.envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2 import CheckSettings, ExtAuthzPerRoute
-from meshwright.manager.model.claims import ANYBODY
-from meshwright.manager.model.mesh import UNHEARD, Area, Ingress, Port, Protocol, Service, Workload
-from meshwright.manager.model.routing import Backend
-from meshwright.manager.xds import destination, names, retry, wire
+from meshwright.manager.model.mesh import Area, Ingress, Port, Protocol, Service, Workload
+from meshwright.manager.xds import action, names, retry, wire
+from meshwright.manager.xds.action import Place
 
 METADATA = "meshwright"  # the key of a route's metadata under which access logs find what the request was for
-_REQUEST_SECONDS = 60  # for HTTP/1.1 services; those of HTTP/2 carry calls of any length and their own deadlines
+_ANSWER_BYTES = UInt32Value(value=1 << 20)  # of a direct response; objects aren't larger
+_UNKNOWN = (
+    "no service of the mesh that this workload may see has this host name: names are SERVICE, SERVICE.NAMESPACE and "
+    "SERVICE.NAMESPACE.svc.cluster.local, each with or without :PORT\n"
+)
 
 
 def default_port(service: Service) -> Port | None:
@@ -47,35 +41,30 @@ def hosts(service: Service, port: Port, *, short: bool) -> list[str]:
     return [*with_port, *known] if port == default_port(service) else with_port
 
 
-def outbound(area: Area, service: Service, port: Port, *, short: bool) -> VirtualHost:
+def outbound(place: Place, *, short: bool) -> VirtualHost:
     """Route a service's port to its workloads, or to where its routes lead."""
-    host = VirtualHost(
-        name=f"{service.host}:{port.number}",
-        domains=hosts(service, port, short=short),
+    return VirtualHost(
+        name=f"{place.subject.service.host}:{place.port.number}",
+        domains=hosts(place.subject.service, place.port, short=short),
         include_request_attempt_count=True,
+        routes=_routes(place),
     )
-    caller = area.namespace if short else ANYBODY
-    routes = area.spoken.get(service.name, UNHEARD).http(port.number, caller)
-    actions = [_split(area, route.backends, port) for route in routes] or [
-        RouteAction(cluster=names.outbound(service, port))
-    ]
-    for action in actions:
-        if action is None:
-            host.routes.append(
-                _answer(503, f"no route of {service.host} leads to a service that has port {port.number}\n")
-            )
-        else:
-            _deadline(action, port.protocol)
-            host.routes.extend(_with_retries(action))
-    return host
 
 
-def redirected_configuration(area: Area, service: Service, port: Port) -> RouteConfiguration:
+def _routes(place: Place) -> list[Route]:
+    stated = place.subject.http_routes(place.port, place.who)
+    return [each for route in stated for each in action.routes(route, place)] if stated else action.default(place)
+
+
+def redirected_configuration(place: Place) -> RouteConfiguration:
     """Route what a redirecting proxy takes for a service's port, whatever host it names."""
-    host = outbound(area, service, port, short=False)
+    host = outbound(place, short=False)
     host.domains[:] = ["*"]
     return RouteConfiguration(
-        name=names.outbound(service, port), virtual_hosts=[host], response_headers_to_remove=[retry.HEADER]
+        name=names.outbound(place.subject.service, place.port),
+        virtual_hosts=[host],
+        response_headers_to_remove=[retry.HEADER],
+        max_direct_response_body_size_bytes=_ANSWER_BYTES,
     )
 
 
@@ -84,15 +73,14 @@ def outbound_configuration(name: str, virtual_hosts: Iterable[bytes]) -> wire.Re
     unknown = VirtualHost(
         name="unknown",
         domains=["*"],
-        routes=[
-            _answer(
-                404,
-                "no service of the mesh that this workload may see has this host name: names are SERVICE, "
-                "SERVICE.NAMESPACE and SERVICE.NAMESPACE.svc.cluster.local, each with or without :PORT\n",
-            )
-        ],
+        routes=[Route(match=RouteMatch(prefix="/"), direct_response=action.response(404, _UNKNOWN))],
     )
-    configuration = RouteConfiguration(name=name, virtual_hosts=[unknown], response_headers_to_remove=[retry.HEADER])
+    configuration = RouteConfiguration(
+        name=name,
+        virtual_hosts=[unknown],
+        response_headers_to_remove=[retry.HEADER],
+        max_direct_response_body_size_bytes=_ANSWER_BYTES,
+    )
     extra = b"".join(wire.field(RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER, host) for host in virtual_hosts)
     return wire.resource(name, configuration, extra)
 
@@ -132,16 +120,16 @@ def _inbound_host(
         }
     known = Struct()
     known.update(attributes)
-    action = RouteAction(cluster=names.inbound(ingress.number))
+    forward = RouteAction(cluster=names.inbound(ingress.number))
     # The caller's proxy repeats what fails, and may choose another endpoint for it; here it would only cost time.
-    _deadline(action, ingress.protocol)
+    action.default_deadline(forward, ingress.protocol)
     host = VirtualHost(
         name=name,
         domains=domains,
         routes=[
             Route(
                 match=RouteMatch(prefix="/"),
-                route=action,
+                route=forward,
                 metadata=Metadata(filter_metadata={METADATA: known}),
             )
         ],
@@ -151,46 +139,3 @@ def _inbound_host(
         wire.pack(ExtAuthzPerRoute(check_settings=settings))
     )
     return host
-
-
-def _split(area: Area, backends: Iterable[Backend], port: Port) -> RouteAction | None:
-    found = [(destination.cluster(area, backend, port), backend.weight) for backend in backends]
-    shares = [(cluster, weight) for cluster, weight in found if cluster and weight]
-    if not shares:
-        return None
-    if len(shares) == 1:
-        return RouteAction(cluster=shares[0][0])
-    weighted = [
-        WeightedCluster.ClusterWeight(name=cluster, weight=UInt32Value(value=weight)) for cluster, weight in shares
-    ]
-    return RouteAction(weighted_clusters=WeightedCluster(clusters=weighted))
-
-
-def _with_retries(action: RouteAction) -> list[Route]:
-    repeatable = RouteMatch(prefix="/", headers=[retry.idempotent_methods()])
-    return [
-        Route(match=repeatable, route=_retrying(action, retry.idempotent())),
-        Route(match=RouteMatch(prefix="/"), route=_retrying(action, retry.unreached())),
-    ]
-
-
-def _retrying(action: RouteAction, policy: RetryPolicy) -> RouteAction:
-    copy = RouteAction()
-    copy.CopyFrom(action)
-    copy.retry_policy.CopyFrom(policy)
-    return copy
-
-
-def _deadline(action: RouteAction, protocol: Protocol) -> None:
-    if protocol is Protocol.HTTP1:
-        action.timeout.CopyFrom(Duration(seconds=_REQUEST_SECONDS))
-    else:
-        action.timeout.CopyFrom(Duration())
-        action.max_stream_duration.grpc_timeout_header_max.CopyFrom(Duration())
-
-
-def _answer(status: int, text: str) -> Route:
-    return Route(
-        match=RouteMatch(prefix="/"),
-        direct_response=DirectResponseAction(status=status, body=DataSource(inline_string=text)),
-    )

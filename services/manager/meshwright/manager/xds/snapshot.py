@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from meshwright.manager.model import mesh as meshes
-from meshwright.manager.model.domain import DOMAIN
+from meshwright.manager.model.domain import host_of, service_of
+from meshwright.manager.model.routing import CallerMatch
 from meshwright.manager.xds import area as areas
+from meshwright.manager.xds import caller as callers
 from meshwright.manager.xds import names, proxy, route, types, wire
+from meshwright.manager.xds.caller import Caller
 
 _SERVED = (types.CLUSTER, types.ENDPOINT, types.LISTENER, types.ROUTE)
 _REMEMBERED = 64  # revisions whose changed endpoints are known; a proxy further behind compares everything
@@ -40,6 +43,15 @@ class Redirected:
 _NOTHING = Redirected({}, frozenset())
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Deciding:
+    """What decides which callers have the same: their namespaces and the conditions that they fulfil."""
+
+    clusters: tuple[frozenset[str], frozenset[CallerMatch]]
+    listeners: tuple[frozenset[str], frozenset[CallerMatch]]
+    matter: frozenset[CallerMatch]
+
+
 class Snapshot:
     """One revision's resources."""
 
@@ -57,7 +69,7 @@ class Snapshot:
         }
         changed = {
             types.ENDPOINT: frozenset(_changed(old_areas, self._areas, lambda area: area.endpoints)),
-            types.ROUTE: frozenset(_changed(old_areas, self._areas, lambda area: area.redirected_routes)),
+            types.ROUTE: frozenset(_changed(old_areas, self._areas, lambda area: area.routes)),
         }
         self._recent: tuple[tuple[int, Mapping[str, frozenset[str]]], ...] = (
             *(previous._recent if previous else ()),
@@ -73,9 +85,11 @@ class Snapshot:
         self._clusters_since: dict[tuple[ClusterSet, ClusterSet], frozenset[str]] = {}
         self._proxies: dict[tuple[str, str], proxy.ProxyResources] = {}
         self._proxies_checked: set[tuple[str, str]] = set()
-        self._routes: dict[tuple[str, proxy.Hosts], wire.Resource] = {}
-        self._clusters: dict[tuple[str, frozenset[proxy.Hosts]], ClusterSet] = {}
-        self._redirected: Redirected | None = None
+        self._routes: dict[tuple[Caller, proxy.Hosts], wire.Resource] = {}
+        self._clusters: dict[tuple[Caller, frozenset[proxy.Hosts]], ClusterSet] = {}
+        self._redirected: dict[Caller, Redirected] = {}
+        self._callers: dict[tuple[str, str], Caller] = {}
+        self._found_deciding: _Deciding | None = None
         if previous:
             self._carry_over(previous)
 
@@ -84,12 +98,15 @@ class Snapshot:
         self._proxies = {key: own for key, own in previous._proxies.items() if self._has(*key)}
         same = {name for name, area in self._mesh.areas.items() if previous._mesh.areas.get(name) is area}
         self._proxies_checked = {key for key in previous._proxies_checked if key[0] in same}
-        if self._unchanged(previous, lambda area: (area.local_hosts, area.foreign_hosts)):
+        if self._unchanged(previous, lambda area: (area.hosts,)):
             self._routes, self.routes_mark = previous._routes, previous.routes_mark
         if self._unchanged(previous, lambda area: (area.clusters,)):
             self._clusters = previous._clusters
-        if self._unchanged(previous, lambda area: (area.redirected,)):
+        if self._unchanged(previous, lambda area: (area.listeners, area.routes)):
             self._redirected = previous._redirected
+        if self._unchanged(previous, lambda area: (area.hosts, area.clusters, area.listeners)):
+            self._found_deciding = previous._found_deciding
+            self._callers = {key: found for key, found in previous._callers.items() if key[0] in same}
 
     def _unchanged(self, previous: Snapshot, parts: Callable[[areas.AreaResources], tuple[object, ...]]) -> bool:
         return self._areas.keys() == previous._areas.keys() and all(
@@ -116,32 +133,54 @@ class Snapshot:
         own = self._own(namespace, workload)
         if own is None:
             return None
+        who = self._caller(namespace, workload)
         if own.redirecting:
-            return View(self, own, self._cluster_set(namespace, frozenset([EVERYTHING])), self._all_redirected())
-        return View(self, own, self._cluster_set(namespace, frozenset(own.outbound.values())), _NOTHING)
+            return View(self, own, who, self._cluster_set(who, frozenset([EVERYTHING])), self._all_redirected(who))
+        return View(self, own, who, self._cluster_set(who, frozenset(own.outbound.values())), _NOTHING)
 
-    def endpoint(self, cluster: str) -> wire.Resource | None:
-        """Return the endpoints of a cluster."""
-        area = self._area_of(cluster)
-        return area.endpoints.get(cluster) if area else None
+    def endpoint(self, name: str) -> wire.Resource | None:
+        """Return the endpoints that a cluster asks for."""
+        area = self._area_of(name)
+        return area.endpoints.get(name) if area else None
 
-    def redirected_routes(self, name: str) -> wire.Resource | None:
+    def redirected_routes(self, name: str, who: Caller) -> wire.Resource | None:
         """Return the route configuration of a service's listener in redirecting proxies."""
         area = self._area_of(name)
-        return area.redirected_routes.get(name) if area else None
+        variants = area.routes.get(name) if area else None
+        return variants.of(who).get(name) if variants else None
+
+    def _caller(self, namespace: str, workload: str) -> Caller:
+        """Return what a workload is as a caller; it was found before."""
+        key = (namespace, workload)
+        if key not in self._callers:
+            self._callers[key] = callers.caller(self._mesh.areas[namespace], workload, self._deciding.matter)
+        return self._callers[key]
+
+    @property
+    def _deciding(self) -> _Deciding:
+        if self._found_deciding is None:
+            found = self._areas.values()
+            clusters = callers.union(area.clusters for area in found)
+            listeners = callers.union(area.listeners for area in found)
+            hosts = callers.union(area.hosts for area in found)
+            self._found_deciding = _Deciding(clusters, listeners, clusters[1] | listeners[1] | hosts[1])
+        return self._found_deciding
 
     def _area_of(self, name: str) -> areas.AreaResources | None:
-        host = name.rpartition("|")[2].split(".")
-        return self._areas.get(host[1]) if len(host) > 1 else None
+        found = service_of(name.rpartition("|")[2])
+        return self._areas.get(found[0]) if found else None
 
-    def _all_redirected(self) -> Redirected:
-        if self._redirected is None:
-            listeners = {
-                name: made for _, area in sorted(self._areas.items()) for name, made in area.redirected.items()
-            }
-            routes = {name for area in self._areas.values() for name in area.redirected_routes}
-            self._redirected = Redirected(listeners, frozenset(routes))
-        return self._redirected
+    def _all_redirected(self, who: Caller) -> Redirected:
+        who = callers.narrowed(who, *self._deciding.listeners)
+        if who not in self._redirected:
+            listeners: dict[str, wire.Resource] = {}
+            routes: set[str] = set()
+            for _, area in sorted(self._areas.items()):
+                for variants in area.listeners.values():
+                    listeners |= variants.of(who)
+                routes |= area.routes.keys()
+            self._redirected[who] = Redirected(listeners, frozenset(routes))
+        return self._redirected[who]
 
     def changed_since(self, type_url: str, serial: int) -> frozenset[str] | None:
         """Return the endpoints or redirected routes that changed after snapshot `serial`; None: too long ago."""
@@ -159,16 +198,14 @@ class Snapshot:
             self._clusters_since[key] = frozenset(differing(old.by_name, new.by_name))
         return self._clusters_since[key]
 
-    def outbound_routes(self, name: str, namespace: str, hosts: proxy.Hosts) -> wire.Resource:
-        """Return the route configuration of what a namespace's workloads see through `hosts`."""
-        key = (namespace, hosts)
+    def outbound_routes(self, name: str, who: Caller, hosts: proxy.Hosts) -> wire.Resource:
+        """Return the route configuration of what a caller sees through `hosts`."""
+        key = (who, hosts)
         if key not in self._routes:
             virtual_hosts = [
                 host
-                for other, service in self._visible(namespace, (hosts,))
-                for host in (
-                    self._areas[other].local_hosts if other == namespace else self._areas[other].foreign_hosts
-                )[service]
+                for other, service in self._visible(who.namespace, (hosts,))
+                for host in self._areas[other].hosts[service].of(who)
             ]
             self._routes[key] = route.outbound_configuration(name, virtual_hosts)
         return self._routes[key]
@@ -190,12 +227,14 @@ class Snapshot:
             self._proxies_checked.add(key)
         return self._proxies[key]
 
-    def _cluster_set(self, namespace: str, hosts: frozenset[proxy.Hosts]) -> ClusterSet:
-        key = (namespace, hosts)
+    def _cluster_set(self, who: Caller, hosts: frozenset[proxy.Hosts]) -> ClusterSet:
+        if not any(host.startswith("./") for patterns in hosts for host in patterns):
+            who = callers.narrowed(who, *self._deciding.clusters)
+        key = (who, hosts)
         if key not in self._clusters:
             by_name: dict[str, wire.Resource] = {}
-            for other, service in self._visible(namespace, tuple(hosts)):
-                by_name |= self._areas[other].clusters[service]
+            for other, service in self._visible(who.namespace, tuple(hosts)):
+                by_name |= self._areas[other].clusters[service].of(who)
             self._clusters[key] = ClusterSet(by_name, frozenset().union(*(made.leads for made in by_name.values())))
         return self._clusters[key]
 
@@ -206,19 +245,20 @@ class Snapshot:
         for other in sorted(self._areas):
             here = {host for where, host in wanted if where in ("*", other)}
             for service in sorted(self._areas[other].clusters):
-                if "*" in here or f"{service}.{other}.{DOMAIN}" in here:
+                if "*" in here or host_of(service, other) in here:
                     yield other, service
 
 
 class View:
     """What one proxy is to have: its own resources and the shared ones that it sees (`source.View`)."""
 
-    __slots__ = ("_redirected", "_snapshot", "own", "revision", "shared", "version")
+    __slots__ = ("_redirected", "_snapshot", "_who", "own", "revision", "shared", "version")
 
     def __init__(
-        self, snapshot: Snapshot, own: proxy.ProxyResources, shared: ClusterSet, redirected: Redirected
+        self, snapshot: Snapshot, own: proxy.ProxyResources, who: Caller, shared: ClusterSet, redirected: Redirected
     ) -> None:
-        self._snapshot, self.own, self.shared, self._redirected = snapshot, own, shared, redirected
+        self._snapshot, self.own, self._who = snapshot, own, who
+        self.shared, self._redirected = shared, redirected
         self.revision = snapshot.revision  # the configuration's
         self.version = snapshot.version
 
@@ -251,7 +291,7 @@ class View:
             return self.shared, self.own
         if type_url == types.LISTENER:
             return self.own, self._redirected
-        return self.own, self._snapshot.routes_mark, self._snapshot.serials[types.ROUTE]
+        return self.own, self._who, self._snapshot.routes_mark, self._snapshot.serials[types.ROUTE]
 
     def find(self, type_url: str, name: str) -> wire.Resource | None:
         """Return one of the resources that this proxy sees."""
@@ -287,7 +327,7 @@ class View:
                 return changed | self._snapshot.clusters_changed(shared, self.shared)
             case types.CLUSTER, (ClusterSet() as shared, self.own):
                 return self._snapshot.clusters_changed(shared, self.shared)
-            case types.ROUTE, (self.own, self._snapshot.routes_mark, int(serial)):
+            case types.ROUTE, (self.own, self._who, self._snapshot.routes_mark, int(serial)):
                 return self._snapshot.changed_since(types.ROUTE, serial)
         return None
 
@@ -296,12 +336,14 @@ class View:
         hosts = self.own.outbound.get(name)
         if hosts is None:
             own = self.own.routes.get(name)
-            return own if own is not None or not self.own.redirecting else self._snapshot.redirected_routes(name)
-        return self._snapshot.outbound_routes(name, self.own.source.workload.namespace, hosts)
+            if own is not None or not self.own.redirecting:
+                return own
+            return self._snapshot.redirected_routes(name, self._who)
+        return self._snapshot.outbound_routes(name, self._who, hosts)
 
-    def endpoint(self, cluster: str) -> wire.Resource | None:
-        """Return the endpoints of a cluster that this proxy sees."""
-        return self._snapshot.endpoint(cluster) if cluster in self.shared.by_name else None
+    def endpoint(self, name: str) -> wire.Resource | None:
+        """Return the endpoints that a cluster of this proxy asks for."""
+        return self._snapshot.endpoint(name) if name in self.shared.leads else None
 
 
 def _translated(
@@ -314,7 +356,7 @@ def _translated(
 def _changed(
     old: Mapping[str, areas.AreaResources],
     new: Mapping[str, areas.AreaResources],
-    part: Callable[[areas.AreaResources], Mapping[str, wire.Resource]],
+    part: Callable[[areas.AreaResources], Mapping[str, object]],
 ) -> Iterator[str]:
     for namespace in old.keys() | new.keys():
         before, after = old.get(namespace, areas.EMPTY), new.get(namespace, areas.EMPTY)
@@ -322,7 +364,7 @@ def _changed(
             yield from differing(part(before), part(after))
 
 
-def differing(old: Mapping[str, wire.Resource], new: Mapping[str, wire.Resource]) -> Iterator[str]:
+def differing(old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
     """Yield the names under which two tables have something else."""
     yield from old.keys() - new.keys()
     for name, resource in new.items():
