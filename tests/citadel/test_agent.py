@@ -140,9 +140,6 @@ async def test_the_security_header_is_required(up: Citadel, channel: grpc.aio.Ch
 async def test_other_profiles_are_unimplemented(channel: grpc.aio.Channel) -> None:
     stub = api(channel)
     for call in (
-        stub.FetchJWTSVID(workload_pb2.JWTSVIDRequest(audience=["a"]), metadata=HEADER),
-        stub.ValidateJWTSVID(workload_pb2.ValidateJWTSVIDRequest(), metadata=HEADER),
-        stub.FetchJWTBundles(workload_pb2.JWTBundlesRequest(), metadata=HEADER),
         stub.FetchWITSVID(workload_pb2.WITSVIDRequest(), metadata=HEADER),
         stub.FetchWITBundles(workload_pb2.WITBundlesRequest(), metadata=HEADER),
     ):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import timedelta
 
 import structlog
 
@@ -16,6 +17,7 @@ from meshwright.citadel import custody, expiry, sockets
 from meshwright.citadel.ca import seal
 from meshwright.citadel.identity import SelfIssuedIdentity
 from meshwright.citadel.issuer import Issuer
+from meshwright.citadel.jwt_custody import JwtCustody
 from meshwright.citadel.kubernetes.accounts import Accounts
 from meshwright.citadel.kubernetes.pods import Pods
 from meshwright.citadel.registrations import configured
@@ -45,15 +47,23 @@ async def run(settings: CitadelSettings, stop: asyncio.Event) -> None:
         facts = await stack.enter_async_context(store.connect(settings))
         seal_key = seal.read_key(settings.seal_key) if settings.seal_key else seal.random_key()
         authority = await custody.open_or_create(facts, seal_key, settings.trust_domain, clock)
-        issuer = Issuer(authority, settings.trust_domain, settings.lifetimes(), clock, settings.service_names)
+        lifetimes = settings.lifetimes()
+        lives = (timedelta(seconds=settings.token_key_ttl_seconds), lifetimes.token)
+        token_keys = JwtCustody(facts, seal_key, settings.trust_domain, lives, clock)
+        await token_keys.opened()
+        issuer = Issuer(
+            authority, settings.trust_domain, lifetimes, clock, settings.service_names, token_keys=token_keys
+        )
         own = identity.FileIdentity(settings.identity) if settings.identity else SelfIssuedIdentity(issuer, clock)
         await stack.enter_async_context(own)
         await stack.enter_async_context(telemetry.setup(settings.part, settings, own))
 
         registry = Registry(facts)
+        token_keys.watch(registry.remind)
         tokens = Tokens(facts, clock)
         serving = Service(settings, health, None if settings.insecure_loopback else own, stack, tasks)
         serving.spawn(expiry.watch_authority(authority, health, clock), "watch the CA's end")
+        serving.spawn(token_keys.run(health), "keep up the keys of tokens")
 
         if settings.kubernetes:
             api = await stack.enter_async_context(kubernetes.Api(settings.cluster()))

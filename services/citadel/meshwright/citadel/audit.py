@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
 
 from meshwright.citadel.ca.authority import Issued
+from meshwright.citadel.ca.jwt_svid import Token
 from meshwright.citadel.registrations.model import Registration
 from meshwright.citadel.tokens import Grant
 
@@ -21,6 +24,18 @@ def issued(caller: str, certificate: Issued, **details: str) -> None:
         serial=f"{certificate.serial:032x}",
         not_after=certificate.not_after.isoformat(),
         **details,
+    )
+
+
+def token_issued(caller: str, token: Token, audience: Sequence[str], registration: str) -> None:
+    """A JWT-SVID was signed."""
+    _log.info(
+        "token_issued",
+        caller=caller,
+        spiffe_id=token.spiffe_id,
+        audience=list(audience),
+        expires=token.expires.isoformat(),
+        registration=registration,
     )
 
 

@@ -6,8 +6,6 @@ record that can't be opened is an error and never a reason to make a new root, w
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 
@@ -47,12 +45,7 @@ def _encode(root: Authority, seal_key: seal.SealKey, trust_domain: str) -> bytes
         "version": _VERSION,
         "trustDomain": trust_domain,
         "certificate": root.certificate_pem.decode(),
-        "key": {
-            "cipher": "AES-256-GCM",
-            "sealedBy": sealed.key_id,
-            "nonce": base64.b64encode(sealed.nonce).decode(),
-            "ciphertext": base64.b64encode(sealed.ciphertext).decode(),
-        },
+        "key": sealed.record(),
     }
     return json.dumps(record, indent=1).encode()
 
@@ -62,13 +55,8 @@ def _decode(value: bytes, seal_key: seal.SealKey, trust_domain: str) -> Authorit
         record = json.loads(value)
         version, stored_domain = record["version"], record["trustDomain"]
         certificate = record["certificate"].encode()
-        key = record["key"]
-        sealed = seal.Sealed(
-            key["sealedBy"],
-            base64.b64decode(key["nonce"], validate=True),
-            base64.b64decode(key["ciphertext"], validate=True),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+        sealed = seal.Sealed.of_record(record["key"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise NoAuthority(f"the record at {KEY} is damaged: {error!r} (restore the store from a backup)") from error
     if version != _VERSION:
         raise NoAuthority(f"the record at {KEY} has version {version}, this citadel knows {_VERSION} (update citadel)")

@@ -2,7 +2,8 @@
 
 ConfigError
 ├── RequestRefused       a certificate signing request that must not be signed; names the part of it that is wrong
-└── RegistrationRefused  a registration that can't be accepted
+├── RegistrationRefused  a registration that can't be accepted
+└── TokenInvalid         a JWT-SVID that isn't one, or isn't for whom it was shown to
 Unauthorized
 └── TokenRefused         a one-time token that doesn't exist, was used, or has expired: deliberately one message
 Unavailable
@@ -21,6 +22,13 @@ class RequestRefused(errors.ConfigError):
 
 class RegistrationRefused(errors.ConfigError):
     """A registration that can't be accepted."""
+
+
+class TokenInvalid(errors.ConfigError):
+    """A JWT-SVID that can't be accepted: `message` completes the sentence "the token …"."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"the token {message}", field="svid")
 
 
 class TokenRefused(errors.Unauthorized):

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import prometheus_client
 
 from meshwright.citadel import audit
-from meshwright.citadel.ca import request
+from meshwright.citadel.ca import jwt_svid, request
 from meshwright.citadel.ca.authority import Authority, Issued
 from meshwright.citadel.ca.profile import Profile, part_profile
+from meshwright.citadel.jwt_custody import JwtCustody
 from meshwright.citadel.registrations.model import Registration
 from meshwright.core import clock as clocks
 from meshwright.core import errors
 
 ISSUED = prometheus_client.Counter("meshwright_citadel_certificates_issued", "Certificates signed", ["via"])
+TOKENS = prometheus_client.Counter("meshwright_citadel_tokens_issued", "JWT-SVIDs signed")
 REFUSED = prometheus_client.Counter("meshwright_citadel_requests_refused", "Signing requests refused", ["via"])
 
 
@@ -27,10 +29,11 @@ class Lifetimes:
     part: timedelta
     workload: timedelta
     longest: timedelta
+    token: timedelta
 
 
 class Issuer:
-    """One authority with its rules."""
+    """One authority with its rules, and the keys of its tokens. `token_issuer` is their ``iss``, empty for none."""
 
     def __init__(
         self,
@@ -39,9 +42,13 @@ class Issuer:
         lifetimes: Lifetimes,
         clock: clocks.Clock,
         service_names: Callable[[str], tuple[str, ...]] = lambda part: (),
+        *,
+        token_keys: JwtCustody,
+        token_issuer: str = "",
     ) -> None:
         self.authority, self.trust_domain, self.lifetimes = authority, trust_domain, lifetimes
-        self._clock, self._service_names = clock, service_names
+        self.token_keys = token_keys
+        self._clock, self._service_names, self._token_issuer = clock, service_names, token_issuer
 
     def part(self, part: str, node: str = "") -> Profile:
         """Return the profile of a part of the platform."""
@@ -71,6 +78,22 @@ class Issuer:
             raise
         ISSUED.labels(via).inc()
         audit.issued(caller, signed, via=via, **details)
+        return signed
+
+    def token(self, registration: Registration, audience: Sequence[str], *, caller: str) -> jwt_svid.Token:
+        """Make a JWT-SVID of a registered workload; refusals are audited and raised."""
+        now = self._clock.now()
+        try:
+            wanted = jwt_svid.check_audience(audience)
+            key = self.token_keys.signing(now)
+        except errors.MeshwrightError as error:
+            REFUSED.labels("token").inc()
+            audit.refused(caller, f"token for {registration.spiffe_id}", error)
+            raise
+        expires = now + self.lifetimes.token
+        signed = jwt_svid.sign(key, registration.spiffe_id, wanted, now, expires, self._token_issuer)
+        TOKENS.inc()
+        audit.token_issued(caller, signed, wanted, registration.id)
         return signed
 
     def check(self, csr: bytes, profile: Profile, *, caller: str, asked_seconds: int = 0) -> None:

@@ -84,6 +84,15 @@ class CitadelSettings(ServiceSettings):
         description="Lifetime of workloads' certificates whose registration names none, in seconds. Short, because "
         "removing a registration ends an identity only when its certificate ends.",
     )
+    token_ttl_seconds: int = Field(
+        300, ge=10, le=_DAY, description="Lifetime of JWT-SVIDs, in seconds. Short, because nothing takes one back."
+    )
+    token_key_ttl_seconds: int = Field(
+        7 * _DAY,
+        ge=10,
+        description="How long a key signs JWT-SVIDs, in seconds. Its successor is published half of that before it "
+        "ends, and signs from a quarter on.",
+    )
     max_ttl_seconds: int = Field(
         _DAY, ge=10, description="Longest lifetime that may be asked for or registered, in seconds; more is an error."
     )
@@ -138,4 +147,5 @@ class CitadelSettings(ServiceSettings):
             part=timedelta(seconds=self.part_ttl_seconds),
             workload=timedelta(seconds=self.workload_ttl_seconds),
             longest=timedelta(seconds=self.max_ttl_seconds),
+            token=timedelta(seconds=self.token_ttl_seconds),
         )

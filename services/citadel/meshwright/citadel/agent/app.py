@@ -12,6 +12,7 @@ from meshwright.citadel import sockets
 from meshwright.citadel.agent.rotation import Rotation
 from meshwright.citadel.agent.sds import SecretDiscoveryServicer
 from meshwright.citadel.agent.settings import AgentSettings
+from meshwright.citadel.agent.tokens import Tokens
 from meshwright.citadel.agent.upstream import Upstream
 from meshwright.citadel.agent.workload_api import WorkloadApiServicer
 from meshwright.citadel.agent.workloads import Workloads
@@ -42,7 +43,9 @@ async def run(settings: AgentSettings, stop: asyncio.Event) -> None:
         # Everybody may connect, as SPIFFE means it: an identity is given to whom the kernel's word and a registration
         # make one. Who shouldn't even connect is kept out by the folder.
         server = sockets.server(settings.listen, sockets.EVERYBODY, settings, front=settings.grpc_front)
-        workload_pb2_grpc.add_SpiffeWorkloadAPIServicer_to_server(WorkloadApiServicer(workloads), server)
+        workload_pb2_grpc.add_SpiffeWorkloadAPIServicer_to_server(
+            WorkloadApiServicer(workloads, Tokens(workloads, upstream, clock)), server
+        )
         sds_pb2_grpc.add_SecretDiscoveryServiceServicer_to_server(SecretDiscoveryServicer(workloads), server)
         address = await own.serve(server)
         health.set("listener", True)

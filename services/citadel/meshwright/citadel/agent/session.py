@@ -14,7 +14,7 @@ from typing import Any
 from meshwright.citadel.agent import attestation
 from meshwright.citadel.agent.process import Process
 from meshwright.citadel.agent.workloads import Svid, Workloads
-from meshwright.citadel.registrations.model import Selector
+from meshwright.citadel.registrations.model import Registration, Selector
 
 
 class Session:
@@ -32,9 +32,9 @@ class Session:
         self._mine = {svid.registration_id for svid in svids}
         return svids
 
-    def awaited(self) -> bool:
-        """Return whether a certificate of the caller is on its way: it is registered."""
-        return bool(self._workloads.matching(self.selectors))
+    def registrations(self) -> list[Registration]:
+        """Return what the caller is registered as, its default first."""
+        return [] if self.ended else self._workloads.matching(self.selectors)
 
     @property
     def bundle(self) -> tuple[bytes, ...]:

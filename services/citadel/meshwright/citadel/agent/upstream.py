@@ -7,13 +7,16 @@ capped back-off and begins with everything there is, so a missed removal is made
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC
 
 import grpc
 import structlog
 
 from meshwright.api.citadel.v1 import agents_pb2, agents_pb2_grpc
 from meshwright.citadel.agent.workloads import Workloads
+from meshwright.citadel.ca.jwt_svid import Token
+from meshwright.citadel.registrations.model import Registration
 from meshwright.citadel.rpc import messages
 from meshwright.core import clock as clocks
 from meshwright.core import errors, renewal
@@ -60,6 +63,19 @@ class Upstream:
             raise errors.Unavailable(f"citadel: {error.details() or error.code().name}") from error
         return tuple(answer.chain), tuple(answer.bundle)
 
+    async def sign_token(self, registration: Registration, audience: Sequence[str]) -> Token:
+        """Have a JWT-SVID made for a workload of this node; raise what citadel says of the request, or Unavailable."""
+        message = agents_pb2.SignTokenRequest(registration_id=registration.id, audience=audience)
+        try:
+            answer = await self._stub.SignToken(message, timeout=_SIGN_SECONDS)
+        except grpc.RpcError as error:
+            reason = f"citadel: {error.details() or error.code().name}"
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                raise errors.ConfigError(reason, field="audience") from error
+            raise errors.Unavailable(reason) from error
+        issued, expires = (moment.ToDatetime(UTC) for moment in (answer.issued, answer.expires))
+        return Token(answer.token, registration.spiffe_id, issued, expires)
+
     async def _follow(self) -> AsyncIterator[None]:
         """Apply the stream's updates; yield after each whole one."""
         listed: set[str] | None = None  # while a whole set is being received: what was in it
@@ -70,6 +86,7 @@ class Upstream:
                 if update.reset:
                     listed = set()
                 self._workloads.put_bundle(update.bundle)
+                self._workloads.put_token_keys(update.token_keys)
                 for message in update.changed:
                     if listed is not None:
                         listed.add(message.id)

@@ -1,7 +1,8 @@
-"""The SPIFFE Workload API (X.509 part) on the agent's Unix socket.
+"""The SPIFFE Workload API on the agent's Unix socket.
 
 One decision to know: each message of a stream is the full state, as the specification asks. A caller that no
-registration fits hears PERMISSION_DENIED at once and asks again, as SPIRE's clients expect; JWT-SVIDs aren't served.
+registration fits hears PERMISSION_DENIED at once and asks again, as SPIRE's clients expect. Who only verifies needs no
+identity of its own.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import structlog
 
 from meshwright.api.spiffe.workload import workload_pb2, workload_pb2_grpc
 from meshwright.citadel.agent.session import Session, attested
+from meshwright.citadel.agent.tokens import Tokens
 from meshwright.citadel.agent.workloads import Workloads
-from meshwright.core import errors
+from meshwright.citadel.ca.jwt_svid import check_audience
+from meshwright.core import errors, identity
 
 HEADER = "workload.spiffe.io"
 
@@ -25,8 +28,8 @@ _log = structlog.get_logger(__name__)
 class WorkloadApiServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
     """Serves the callers that `attested` can name."""
 
-    def __init__(self, workloads: Workloads) -> None:
-        self._workloads = workloads
+    def __init__(self, workloads: Workloads, tokens: Tokens) -> None:
+        self._workloads, self._tokens = workloads, tokens
 
     async def FetchX509SVID(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """Stream the caller's certificates: at once, and after each rotation."""
@@ -57,17 +60,42 @@ class WorkloadApiServicer(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
                     yield workload_pb2.X509BundlesResponse(bundles={trust_domain: b"".join(sent)})
 
     async def FetchJWTSVID(self, request: Any, context: Any) -> Any:
-        """Answer UNIMPLEMENTED, which the specification allows for a profile that isn't served."""
-        await _unimplemented(context)
+        """Return a token of each of the caller's identities, or of the one that it names."""
+        _check_header(context)
+        audience = check_audience(request.audience)
+        if request.spiffe_id:
+            identity.check_spiffe_id(request.spiffe_id)
+        async with attested(context, self._workloads) as session:
+            found = {each.spiffe_id: each for each in reversed(session.registrations())}
+            names = [request.spiffe_id] if request.spiffe_id else list(reversed(found))
+            if not names or names[0] not in found:
+                raise _not_issued(session)
+            made = [await self._tokens.token(found[name], audience) for name in names]
+        svids = [workload_pb2.JWTSVID(spiffe_id=token.spiffe_id, svid=token.text) for token in made]
+        return workload_pb2.JWTSVIDResponse(svids=svids)
 
     async def FetchJWTBundles(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        """Answer UNIMPLEMENTED."""
-        await _unimplemented(context)
-        yield
+        """Stream the keys with which this mesh's tokens are verified: at once, and when they change."""
+        _check_header(context)
+        trust_domain = f"spiffe://{self._workloads.trust_domain}"
+        sent = b""
+        async with attested(context, self._workloads) as session:
+            while not session.ended:
+                if not session.registrations():
+                    raise _not_issued(session)
+                if self._workloads.token_keys != sent:
+                    sent = self._workloads.token_keys
+                    yield workload_pb2.JWTBundlesResponse(bundles={trust_domain: sent})
+                await session.changed()
 
     async def ValidateJWTSVID(self, request: Any, context: Any) -> Any:
-        """Answer UNIMPLEMENTED."""
-        await _unimplemented(context)
+        """Return the claims of a token that is valid for the audience; INVALID_ARGUMENT for any other."""
+        _check_header(context)
+        (audience,) = check_audience([request.audience])
+        claims = self._tokens.claims(request.svid, audience)
+        answer = workload_pb2.ValidateJWTSVIDResponse(spiffe_id=claims["sub"])
+        answer.claims.update(claims)
+        return answer
 
     async def FetchWITSVID(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """Answer UNIMPLEMENTED."""
@@ -85,14 +113,19 @@ async def _changes(session: Session) -> AsyncIterator[None]:
     sent: object = None
     while not session.ended:
         svids = session.svids()
-        if not svids and not session.awaited():
-            _log.info("no_identity_issued", pid=session.peer.pid, selectors=sorted(map(str, session.selectors)))
-            raise errors.Forbidden("no identity issued")
+        if not svids and not session.registrations():
+            raise _not_issued(session)
         state = (svids, session.bundle)
         if svids and state != sent:
             sent = state
             yield
         await session.changed()
+
+
+def _not_issued(session: Session) -> errors.Forbidden:
+    """Return the refusal, after saying to who runs this agent what was known of the caller."""
+    _log.info("no_identity_issued", pid=session.peer.pid, selectors=sorted(map(str, session.selectors)))
+    return errors.Forbidden("no identity issued")
 
 
 def _check_header(context: Any) -> None:
@@ -103,5 +136,5 @@ def _check_header(context: Any) -> None:
 
 
 async def _unimplemented(context: Any) -> NoReturn:
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this agent issues X.509 identities only")
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this agent issues no WIT-SVIDs")
     raise errors.Unavailable("unreachable: abort raises")

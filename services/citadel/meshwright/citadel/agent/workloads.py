@@ -55,6 +55,7 @@ class Workloads:
     def __init__(self, trust_domain: str, clock: clocks.Clock) -> None:
         self.trust_domain = trust_domain
         self.bundle: tuple[bytes, ...] = ()  # DER of the roots
+        self.token_keys = b""  # the trust domain's keys of JWT-SVIDs, a JWK set
         self.registrations: dict[str, Registration] = {}
         self._svids: dict[str, Svid] = {}
         self._clock = clock
@@ -94,6 +95,12 @@ class Workloads:
         fresh = tuple(bundle)
         if fresh and fresh != self.bundle:
             self.bundle = fresh
+            self._notify("")
+
+    def put_token_keys(self, keys: bytes) -> None:
+        """Take the keys with which JWT-SVIDs are verified."""
+        if keys and keys != self.token_keys:
+            self.token_keys = keys
             self._notify("")
 
     def put(self, registration: Registration) -> None:

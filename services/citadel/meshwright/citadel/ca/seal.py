@@ -7,10 +7,13 @@ published, so that a wrong key gets a clear error instead of "decryption failed"
 
 from __future__ import annotations
 
+import base64
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -31,6 +34,21 @@ class Sealed:
     key_id: str
     nonce: bytes
     ciphertext: bytes
+
+    def record(self) -> dict[str, str]:
+        """Return it as JSON takes it."""
+        return {
+            "cipher": "AES-256-GCM",
+            "sealedBy": self.key_id,
+            "nonce": base64.b64encode(self.nonce).decode(),
+            "ciphertext": base64.b64encode(self.ciphertext).decode(),
+        }
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, str]) -> Self:
+        """Read what `record` wrote; ValueError, KeyError or TypeError when it isn't that."""
+        nonce, ciphertext = (base64.b64decode(record[name], validate=True) for name in ("nonce", "ciphertext"))
+        return cls(record["sealedBy"], nonce, ciphertext)
 
 
 class SealKey:

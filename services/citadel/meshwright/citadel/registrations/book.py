@@ -109,7 +109,10 @@ class Book:
             del self._by_node[node]
 
     async def follow(self, node: str) -> AsyncGenerator[Update, None]:
-        """Yield everything of a node, then each change, merged while the reader is busy. Ends with the reader."""
+        """Yield everything of a node, then each change and each reminder, merged while the reader is busy.
+
+        Ends with the reader.
+        """
         feed = _Feed()
         self._feeds[node].add(feed)
         try:
@@ -127,6 +130,12 @@ class Book:
             if not self._feeds[node]:
                 del self._feeds[node]
 
+    def remind(self) -> None:
+        """Let every follower have an update, an empty one if nothing of its node changed."""
+        for feeds in self._feeds.values():
+            for feed in feeds:
+                feed.wake()
+
     def _tell(self, node: str, registration_id: str) -> None:
         for feed in self._feeds.get(node, ()):
             feed.add(registration_id)
@@ -139,6 +148,9 @@ class _Feed:
 
     def add(self, registration_id: str) -> None:
         self._ids[registration_id] = None
+        self._filled.set()
+
+    def wake(self) -> None:
         self._filled.set()
 
     async def take(self) -> list[str]:

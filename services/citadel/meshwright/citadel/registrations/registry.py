@@ -74,6 +74,10 @@ class Registry:
         """Yield everything of a node, then each change."""
         return self._book.follow(node)
 
+    def remind(self) -> None:
+        """Let every follower look again at what it is sent beside registrations."""
+        self._book.remind()
+
     def expect(self, source: str) -> None:
         """Let agents wait until this source too has said what it has: a set with a gap would cost them their keys."""
         self._missing.add(source)

@@ -13,6 +13,7 @@ from typing import Any
 from meshwright.api.citadel.v1 import agents_pb2, agents_pb2_grpc
 from meshwright.citadel.ca.profile import split_part_id
 from meshwright.citadel.issuer import Issuer
+from meshwright.citadel.registrations.model import Registration
 from meshwright.citadel.registrations.registry import Registry
 from meshwright.citadel.rpc import messages
 from meshwright.core import errors
@@ -34,8 +35,10 @@ class AgentsServicer(agents_pb2_grpc.AgentsServicer):
         _, node = self._agent(context)
         await self._registry.whole()
         bundle: list[bytes] = [self._issuer.authority.certificate_der]
+        sent_keys = b""
         async with contextlib.aclosing(self._registry.follow(node)) as updates:
             async for update in updates:
+                token_keys = self._issuer.token_keys.bundle
                 changed = [messages.from_registration(registration) for registration in update.changed]
                 for begin in range(0, max(len(changed), 1), _BATCH):
                     yield agents_pb2.RegistrationsUpdate(
@@ -44,21 +47,36 @@ class AgentsServicer(agents_pb2_grpc.AgentsServicer):
                         changed=changed[begin : begin + _BATCH],
                         removed=update.removed if begin == 0 else (),
                         bundle=bundle,
+                        token_keys=b"" if token_keys == sent_keys else token_keys,
                     )
-                    bundle = []
+                    bundle, sent_keys = [], token_keys
 
     async def SignWorkload(self, request: Any, context: Any) -> Any:
         """Certify a key for one registration of the caller's node."""
+        agent, registration = self._asked(request, context)
+        issued = self._issuer.issue(
+            request.csr, self._issuer.workload(registration), caller=agent, via="agent", registration=registration.id
+        )
+        return messages.certificate(issued, self._issuer.authority)
+
+    async def SignToken(self, request: Any, context: Any) -> Any:
+        """Make a JWT-SVID for one registration of the caller's node."""
+        agent, registration = self._asked(request, context)
+        token = self._issuer.token(registration, request.audience, caller=agent)
+        answer = agents_pb2.SignedToken(token=token.text)
+        answer.issued.FromDatetime(token.issued)
+        answer.expires.FromDatetime(token.expires)
+        return answer
+
+    def _asked(self, request: Any, context: Any) -> tuple[str, Registration]:
+        """Return the calling agent and the registration of its node that it asks about."""
         agent, node = self._agent(context)
         registration = self._registry.get(request.registration_id)
         # One answer: another node's ids aren't to be probed. What is for pods is nobody's before a pod fits it.
         if registration is None or registration.node != node or registration.is_for_pods:
             raise errors.NotFound(f"no registration {request.registration_id[:128]!r} on this agent's node")
         self._registry.check_fresh(registration)
-        issued = self._issuer.issue(
-            request.csr, self._issuer.workload(registration), caller=agent, via="agent", registration=registration.id
-        )
-        return messages.certificate(issued, self._issuer.authority)
+        return agent, registration
 
     def _agent(self, context: Any) -> tuple[str, str]:
         """Return the calling agent's ID and its node; raise Forbidden for anybody else."""
