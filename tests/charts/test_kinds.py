@@ -361,6 +361,8 @@ def test_groups_of_others_can_be_left_out_and_all_are_kept_when_the_release_goes
         "config.istio.io",
         "config.meshwright.io",
         "networking.istio.io",
+        "security.istio.io",
+        "telemetry.istio.io",
         "rbac.istio.io",
         "access.smi-spec.io",
         "specs.smi-spec.io",
@@ -368,7 +370,7 @@ def test_groups_of_others_can_be_left_out_and_all_are_kept_when_the_release_goes
     }
     assert groups() == everything
     assert groups("groups.networking=false") == everything - {"networking.istio.io"}
-    none = ("split", "access", "specs", "networking", "rbac", "policy")
+    none = ("split", "access", "specs", "networking", "security", "telemetry", "rbac", "policy")
     assert groups(*(f"groups.{name}=false" for name in none)) == {"config.istio.io"}
     few, many = render("meshwright-crds"), render("meshwright-crds", "groups.legacy=true")
     assert {d["metadata"]["name"] for d in many} - {d["metadata"]["name"] for d in few} == {

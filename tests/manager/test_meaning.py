@@ -17,11 +17,12 @@ from meshes import parsed
 
 from meshwright.core.config import Key
 from meshwright.manager.classic.translate import translate as classic
+from meshwright.manager.istio.translate import translate as istio
 from meshwright.manager.model.meaning import Context
 
 FOLDER = Path(__file__).parent / "meaning"
 CASES = sorted(path.name.removesuffix(".in.yaml") for path in FOLDER.glob("*.in.yaml"))
-DIALECTS = {"classic": classic}
+DIALECTS = {"classic": classic, "istio": istio}
 CONTEXT = Context("default", "mesh-root", "mesh.local")
 
 

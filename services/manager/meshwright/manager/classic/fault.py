@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from meshwright.manager.classic.message import Message, header_name
+from meshwright.manager.classic.message import Message
 from meshwright.manager.model import grpc_status as grpc
 from meshwright.manager.model.duration import Period
+from meshwright.manager.model.headers import HeaderName
 
 Percent = Annotated[float, Field(ge=0, le=100, strict=False)]
 HttpStatus = Annotated[int, Field(ge=0, le=600)]
@@ -32,7 +33,7 @@ class Delay(Message):
     percent: Percent = 100.0
     fixed_delay: Period | None = None
     exponential_delay: Period | None = None
-    override_header_name: Annotated[str, AfterValidator(header_name)] | None = None
+    override_header_name: HeaderName | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> Delay:
@@ -48,7 +49,7 @@ class Abort(Message):
     http_status: Annotated[HttpStatus, AfterValidator(proxy_status)] | None = None
     grpc_status: Annotated[int, PlainValidator(grpc.code)] | None = None
     http2_error: Any = None
-    override_header_name: Annotated[str, AfterValidator(header_name)] | None = None
+    override_header_name: HeaderName | None = None
 
     @model_validator(mode="after")
     def _one_error(self) -> Abort:

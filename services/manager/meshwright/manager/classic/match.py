@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from meshwright.manager.classic.message import Caller, HttpHeaders, Message, header_name
+from meshwright.manager.classic.message import Caller, HttpHeaders, Message
 from meshwright.manager.model.document import FieldError
+from meshwright.manager.model.headers import header_name
+from meshwright.manager.model.subnet import Subnet
 
 PSEUDO = ("uri", "scheme", "method", "authority")
 """Names in `request.headers` that mean parts of the request line."""
 
 
-def subnet(text: str) -> str:
-    """Accept ``10.0.0.0/8``, ``fd00::/8``, or one address."""
-    try:
-        return str(ipaddress.ip_network(text, strict=False))
-    except ValueError:
-        raise ValueError(
-            f"{text!r} isn't a subnet: write an address and its prefix's length, such as 10.0.0.0/8"
-        ) from None
-
-
-Subnets = Annotated[list[Annotated[str, AfterValidator(subnet)]], Field(max_length=64)]
+Subnets = Annotated[list[Subnet], Field(max_length=64)]
 
 
 class L4MatchAttributes(Message):

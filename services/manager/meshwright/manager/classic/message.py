@@ -84,10 +84,3 @@ class Caller(IstioService):
 
 
 HttpHeaders = Annotated[dict[str, Match], Field(max_length=64)]
-
-
-def header_name(text: str) -> str:
-    """Accept a header's name, in lower case (RFC 9110 §5.1: case doesn't count)."""
-    if not text or len(text) > 256 or not all(c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~") for c in text):
-        raise ValueError(f"{text!r} isn't a header's name: write letters, digits and '-'")
-    return text.lower()

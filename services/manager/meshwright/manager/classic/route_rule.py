@@ -12,9 +12,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from meshwright.manager.classic.fault import HttpFault
 from meshwright.manager.classic.match import MatchCondition, no_labels
-from meshwright.manager.classic.message import MAX_RULES, IstioService, Message, header_name
+from meshwright.manager.classic.message import MAX_RULES, IstioService, Message
 from meshwright.manager.model.document import Document, FieldError, Labels
 from meshwright.manager.model.duration import Period
+from meshwright.manager.model.headers import HeaderName, header_name
 from meshwright.manager.model.matching import MAX_TEXT
 
 MAX_PRECEDENCE = 2**31 - 1
@@ -69,7 +70,7 @@ class SimpleTimeout(Message):
     """How long an answer may take, repetitions included."""
 
     timeout: Period
-    override_header_name: Annotated[str, AfterValidator(header_name)] | None = None
+    override_header_name: HeaderName | None = None
 
 
 class HttpTimeout(Message):
@@ -92,7 +93,7 @@ class SimpleRetry(Message):
 
     attempts: Annotated[int, Field(ge=0, le=100)]
     per_try_timeout: Period | None = None
-    override_header_name: Annotated[str, AfterValidator(header_name)] | None = None
+    override_header_name: HeaderName | None = None
 
 
 class HttpRetry(Message):

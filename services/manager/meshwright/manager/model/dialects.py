@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 
 from meshwright.manager.classic.translate import translate as classic
+from meshwright.manager.istio.translate import translate as istio
 from meshwright.manager.model.meaning import Context, Meaning, Translate
 from meshwright.manager.model.parse import Parsed
 from meshwright.manager.smi.translate import translate as smi
 
-DIALECTS: Mapping[str, Translate] = {"smi": smi, "classic": classic}
+DIALECTS: Mapping[str, Translate] = {"smi": smi, "istio": istio, "classic": classic}
 """By folder. Each is shown all objects of a namespace and takes those that it knows."""
 
 

@@ -14,7 +14,15 @@ from meshwright.manager.classic.destination_policy import DestinationPolicy
 from meshwright.manager.classic.egress_rule import EgressRule
 from meshwright.manager.classic.ingress_rule import IngressRule
 from meshwright.manager.classic.route_rule import RouteRule
+from meshwright.manager.istio.authorization_policy import AuthorizationPolicy
+from meshwright.manager.istio.destination_rule import DestinationRule
+from meshwright.manager.istio.gateway import Gateway
+from meshwright.manager.istio.peer_authentication import PeerAuthentication
+from meshwright.manager.istio.request_authentication import RequestAuthentication
+from meshwright.manager.istio.service_entry import ServiceEntry
 from meshwright.manager.istio.sidecar import Sidecar
+from meshwright.manager.istio.telemetry import Telemetry
+from meshwright.manager.istio.virtual_service import VirtualService
 from meshwright.manager.istio.workload_entry import WorkloadEntry
 from meshwright.manager.model.document import Document
 from meshwright.manager.model.kubernetes import Namespace, Service
@@ -86,8 +94,29 @@ class Kind:
 
 NAMESPACE = Kind("v1", "Namespace", Namespace, namespaced=False)
 SERVICE = Kind("v1", "Service", Service)
-WORKLOAD_ENTRY = Kind("networking.istio.io/v1beta1", "WorkloadEntry", WorkloadEntry)
-SIDECAR = Kind("networking.istio.io/v1beta1", "Sidecar", Sidecar)
+
+
+def _istio(group: str, name: str, schema: type[Document], *versions: str) -> Kind:
+    """Return a kind of Istio, kept as the first of its `versions`, which say the same in the same fields."""
+    api_version, *others = (f"{group}.istio.io/{version}" for version in versions)
+    spellings = tuple(Spelling(other, name, schema) for other in others)
+    return Kind(api_version, name, schema, spellings=spellings, newest=lambda raw: {**raw, "apiVersion": api_version})
+
+
+WORKLOAD_ENTRY = _istio("networking", "WorkloadEntry", WorkloadEntry, "v1beta1", "v1", "v1alpha3")
+SIDECAR = _istio("networking", "Sidecar", Sidecar, "v1beta1", "v1", "v1alpha3")
+ISTIO = (
+    WORKLOAD_ENTRY,
+    SIDECAR,
+    _istio("networking", "VirtualService", VirtualService, "v1", "v1beta1", "v1alpha3"),
+    _istio("networking", "DestinationRule", DestinationRule, "v1", "v1beta1", "v1alpha3"),
+    _istio("networking", "ServiceEntry", ServiceEntry, "v1", "v1beta1", "v1alpha3"),
+    _istio("networking", "Gateway", Gateway, "v1", "v1beta1", "v1alpha3"),
+    _istio("security", "PeerAuthentication", PeerAuthentication, "v1", "v1beta1"),
+    _istio("security", "AuthorizationPolicy", AuthorizationPolicy, "v1", "v1beta1"),
+    _istio("security", "RequestAuthentication", RequestAuthentication, "v1", "v1beta1"),
+    _istio("telemetry", "Telemetry", Telemetry, "v1", "v1alpha1"),
+)
 CLASSIC = (
     Kind("config.istio.io/v1alpha2", "RouteRule", RouteRule),
     Kind("config.istio.io/v1alpha2", "DestinationPolicy", DestinationPolicy),
@@ -171,8 +200,7 @@ def _mixers() -> Iterator[Kind]:
 KINDS = (
     NAMESPACE,
     SERVICE,
-    WORKLOAD_ENTRY,
-    SIDECAR,
+    *ISTIO,
     *SMI,
     *CLASSIC,
     *_mixers(),
