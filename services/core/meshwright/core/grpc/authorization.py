@@ -94,8 +94,9 @@ class AuthorizationInterceptor(grpc.aio.ServerInterceptor):
         for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
             behaviour = getattr(handler, kind)
             if behaviour is not None:
-                # A handler of many responses may be a coroutine that writes them.
-                guarded = self._unary if inspect.iscoroutinefunction(behaviour) else self._stream
+                # A handler of many responses is a generator, or a coroutine that writes them.
+                yields = kind.endswith("stream") and not inspect.iscoroutinefunction(behaviour)
+                guarded = self._stream if yields else self._unary
                 return handler._replace(**{kind: functools.partial(guarded, method, behaviour)})
         return handler
 

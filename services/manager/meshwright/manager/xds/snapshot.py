@@ -79,7 +79,6 @@ class Snapshot:
             type_url: self.serial if names or previous is None else previous.serials[type_url]
             for type_url, names in changed.items()
         }
-        self.version = str(self.revision)  # as clients are told it
         self.routes_mark = object()  # the same while no outbound route configuration changes
         self._since: dict[tuple[str, int], frozenset[str] | None] = {}
         self._clusters_since: dict[tuple[ClusterSet, ClusterSet], frozenset[str]] = {}
@@ -252,7 +251,7 @@ class Snapshot:
 class View:
     """What one proxy is to have: its own resources and the shared ones that it sees (`source.View`)."""
 
-    __slots__ = ("_redirected", "_snapshot", "_who", "own", "revision", "shared", "version")
+    __slots__ = ("_redirected", "_snapshot", "_who", "own", "revision", "shared")
 
     def __init__(
         self, snapshot: Snapshot, own: proxy.ProxyResources, who: Caller, shared: ClusterSet, redirected: Redirected
@@ -260,7 +259,10 @@ class View:
         self._snapshot, self.own, self._who = snapshot, own, who
         self.shared, self._redirected = shared, redirected
         self.revision = snapshot.revision  # the configuration's
-        self.version = snapshot.version
+
+    def version(self, _type_url: str) -> str:
+        """Return the configuration's revision: it is the same in all replicas."""
+        return str(self.revision)
 
     @property
     def own_clusters(self) -> Mapping[str, wire.Resource]:

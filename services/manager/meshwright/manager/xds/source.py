@@ -19,9 +19,8 @@ class View(Protocol):
     def revision(self) -> int:
         """The number of the configuration; clients that acknowledged all of it count as having it."""
 
-    @property
-    def version(self) -> str:
-        """What clients are told as the version of a type as a whole."""
+    def version(self, type_url: str) -> str:
+        """Return what clients are told as the version of a type as a whole."""
 
     def serves(self, type_url: str) -> bool:
         """Whether resources of a type can come from here; requests for others are answered with silence."""

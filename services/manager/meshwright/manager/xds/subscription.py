@@ -32,6 +32,7 @@ class Subscription:
         self.acknowledged_revision = 0
         self._responses = responses or Responses()
         self._view: View | None = None
+        self._current = False
         self._led: dict[str, object] = {}  # marks of the views whose leads the client has asked for
         self._settled = dict.fromkeys(convergence.MEASURED, 0)  # the revision of which the client has all of a type
         self._told = dict(self._settled)
@@ -50,6 +51,10 @@ class Subscription:
             if before < revision:
                 acknowledged = self.types[type_url].acknowledged_version
                 yield type_url, before, revision, int(acknowledged) if acknowledged.isdecimal() else 0
+
+    def has(self, view: View) -> bool:
+        """Whether the client has accepted all that it asked for of a view, which is the last that it was offered."""
+        return self._current and self._view is view
 
     def offer(self, view: View) -> None:
         """Take what the client is to have from now on."""
@@ -78,6 +83,7 @@ class Subscription:
         view = self._view
         if view is None:
             return
+        self._current = False
         yield from self._send(types.CLUSTER, view, keep_old=True)
         self._settle(types.CLUSTER, view)
         yield from self._send(types.ENDPOINT, view, keep_old=True)
@@ -93,7 +99,8 @@ class Subscription:
             return
         yield from self._send(types.CLUSTER, view)
         yield from self._send(types.ENDPOINT, view)
-        if self._complete(view):
+        self._current = all(state.quiet for state in self.types.values())
+        if self._current and self.types[types.LISTENER].asked and self._follows(types.CLUSTER, view):
             self.acknowledged_revision = view.revision
 
     def _state(self, type_url: str) -> TypeState:
@@ -111,10 +118,9 @@ class Subscription:
         answer = state.due(view, keep_old=keep_old)
         if answer is None:
             return
-        nonce, response = self._responses.make(
-            type_url, view.version, answer, delta=state.delta, after=state.last_nonce
-        )
-        state.under_way(view.version, nonce)
+        version = view.version(type_url)
+        nonce, response = self._responses.make(type_url, version, answer, delta=state.delta, after=state.last_nonce)
+        state.under_way(version, nonce)
         if type_url == types.CLUSTER:
             # A client takes a changed cluster into use only once it got the cluster's endpoints again.
             endpoints = self.types[types.ENDPOINT]
@@ -140,13 +146,6 @@ class Subscription:
         """Whether what routes is as it shall be, so that nothing leads to the clusters of before any more."""
         return all((state := self.types[type_url]).quiet or not state.asked for type_url in _THEN) and self._follows(
             types.LISTENER, view
-        )
-
-    def _complete(self, view: View) -> bool:
-        return (
-            self.types[types.LISTENER].asked
-            and all(state.quiet for state in self.types.values())
-            and self._follows(types.CLUSTER, view)
         )
 
     def _follows(self, type_url: str, view: View) -> bool:
