@@ -326,7 +326,7 @@ class View:
                 changed = self._snapshot.changed_since(types.ENDPOINT, serial)
                 if shared is self.shared or changed is None:
                     return changed
-                return changed | self._snapshot.clusters_changed(shared, self.shared)
+                return changed | (shared.leads ^ self.shared.leads)
             case types.CLUSTER, (ClusterSet() as shared, self.own):
                 return self._snapshot.clusters_changed(shared, self.shared)
             case types.ROUTE, (self.own, self._who, self._snapshot.routes_mark, int(serial)):
