@@ -27,6 +27,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 API = "meshwright.api"
 FOREIGN = ("google/", "opentelemetry/")  # their own distributions carry these modules
+NOBODYS = "google/api/expr/"  # but for these, which Envoy's RBAC imports
 EXTENSION = "_native.abi3.so"
 REGISTRY = 'source = "registry"'  # how Cargo.pins says where a crate comes from
 
@@ -71,7 +72,7 @@ def compile_stubs(protos: Path, out: Path, bundle: Path) -> None:
     own = sorted(str(path.relative_to(protos)) for path in protos.rglob("*.proto"))
     third = [*xds_descriptors((protos / "xds.txt").read_text().split()), *etcd_descriptors()]
     bundle.write_bytes(descriptor_pb2.FileDescriptorSet(file=third).SerializeToString())
-    names = [file.name for file in third if not file.name.startswith(FOREIGN)]
+    names = [file.name for file in third if file.name.startswith(NOBODYS) or not file.name.startswith(FOREIGN)]
     services = [file.name for file in third if file.service and file.name in names]
     # The bundle as well, for our imports of google/rpc, whose files no package of the build environment carries.
     outs = (f"--python_out={out}", f"--pyi_out={out}", f"--grpc_python_out={out}")
@@ -90,7 +91,8 @@ def compile_stubs(protos: Path, out: Path, bundle: Path) -> None:
     for path in (out / "meshwright").iterdir():
         path.rename(out / path.name)
     (out / "meshwright").rmdir()
-    roots = "|".join(sorted({name.split("/")[0] for name in [*own, *names]} - {"meshwright"}))
+    found = {name.split("/")[0] for name in [*own, *names] if not name.startswith(NOBODYS)} - {"meshwright"}
+    roots = "|".join([*sorted(found), NOBODYS.rstrip("/").replace("/", r"\.")])
     third_party = re.compile(rf"^(from|import) ({roots})(?=[._ ])", re.MULTILINE)
     ours = re.compile(r"^(from|import) meshwright\.", re.MULTILINE)
     for path in [*out.rglob("*.py"), *out.rglob("*.pyi")]:

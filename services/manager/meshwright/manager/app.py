@@ -144,6 +144,7 @@ def _parameters(settings: ManagerSettings) -> Parameters:
     return Parameters(
         settings.trust_domain,
         settings.trace_sampling,
+        closed=settings.access == "strict",
         inbound_plaintext=settings.inbound_plaintext,
         outbound_plaintext=settings.outbound_plaintext,
         outbound_unknown=settings.outbound_unknown == "pass",

@@ -60,6 +60,11 @@ class ManagerSettings(ServiceSettings):
     trace_sampling: float = Field(
         100.0, ge=0, le=100, description="Share of the requests that proxies trace, in percent. All by default."
     )
+    access: Literal["strict", "permissive"] = Field(
+        "permissive",
+        description="Who may call a workload that no grant (SMI's TrafficTarget, an AuthorizationPolicy) is about. "
+        "strict: nobody, as SMI reads. permissive: everybody in the mesh.",
+    )
     inbound_plaintext: bool = Field(
         False,
         description="Let callers without a certificate reach injected pods, in plain text: for the time in which a "

@@ -31,6 +31,7 @@ class Callers:
     token_identities: tuple[TextMatch, ...] = ()  # ISSUER/SUBJECT of a JWT
     addresses: tuple[str, ...] = ()  # CIDR, of the connection
     remote_addresses: tuple[str, ...] = ()  # CIDR, of the first that X-Forwarded-For trusts
+    bindings: tuple[tuple[str, str], ...] = ()  # namespace and name of `Binding`s
     not_identities: tuple[TextMatch, ...] = ()
     not_namespaces: tuple[TextMatch, ...] = ()
     not_token_identities: tuple[TextMatch, ...] = ()
@@ -39,10 +40,29 @@ class Callers:
 
 
 @dataclass(frozen=True, slots=True)
+class Binding:
+    """Callers under a name of a namespace: any of its workloads with `labels`, any of its accounts, any identity."""
+
+    namespace: str
+    name: str
+    labels: tuple[tuple[str, str], ...] = ()
+    accounts: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()  # whole SPIFFE IDs
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Whom a `Binding` means now: identities, and single workloads by identity and address."""
+
+    identities: tuple[str, ...] = ()
+    workloads: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Operations:
     """What a rule is about. A rule with paths, methods, hosts or headers never fits what isn't HTTP.
 
-    `protocol` is ``tcp`` (HTTP included) or ``udp``.
+    `protocol` is ``tcp`` (HTTP included) or ``udp``; with `requests` it never fits what isn't HTTP either way.
     """
 
     ports: tuple[int, ...] = ()
@@ -55,6 +75,13 @@ class Operations:
     not_paths: tuple[TextMatch, ...] = ()
     not_hosts: tuple[TextMatch, ...] = ()
     protocol: str = "tcp"
+    requests: bool = False
+
+    @property
+    def http(self) -> bool:
+        """Whether only requests can fit."""
+        sides = (self.methods, self.paths, self.hosts, self.headers, self.not_methods, self.not_paths, self.not_hosts)
+        return self.requests or any(sides)
 
 
 @dataclass(frozen=True, slots=True)

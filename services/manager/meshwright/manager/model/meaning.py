@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from meshwright.core.config import Key
-from meshwright.manager.model.access import Access, PeerRule, TokenRule
+from meshwright.manager.model.access import Access, Binding, PeerRule, TokenRule
 from meshwright.manager.model.external import External
 from meshwright.manager.model.gateway import Gateway
 from meshwright.manager.model.parse import Parsed
@@ -40,6 +40,7 @@ class Meaning:
     access: tuple[Access, ...] = ()
     peers: tuple[PeerRule, ...] = ()
     tokens: tuple[TokenRule, ...] = ()
+    bindings: tuple[Binding, ...] = ()
     notices: tuple[Notice, ...] = ()
     gateways: tuple[Gateway, ...] = ()
     externals: tuple[External, ...] = ()

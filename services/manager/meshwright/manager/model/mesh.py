@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from meshwright.manager.istio.workload_entry import INJECTED, WorkloadEntry
 from meshwright.manager.model import claims, dialects
 from meshwright.manager.model.claims import Said, Spoken
 from meshwright.manager.model.domain import host_of, service_of
+from meshwright.manager.model.governed import FREE, Governed, govern
 from meshwright.manager.model.kubernetes import ON_POLICY_OUTAGE, ServicePort
 from meshwright.manager.model.kubernetes import Service as ServiceDocument
 from meshwright.manager.model.meaning import Context, Meaning
@@ -222,6 +223,8 @@ class Area:
     spoken: Mapping[str, Spoken] = field(default_factory=dict)  # the same, by service
     abroad: Mapping[str, Known | None] = field(default_factory=dict)  # hosts elsewhere that its services' routes name
 
+    governed: Governed = FREE  # what is enforced at its workloads
+
     def find(self, host: str) -> Known | None:
         """Return a service that routes of this area's services may lead to, by its whole DNS name."""
         found = service_of(host)
@@ -279,6 +282,8 @@ def build(
             context = Context(namespace, mesh.root_namespace, mesh.trust_domain)
             areas[namespace] = resolve(context, own, discovered.get(namespace, NOTHING), mesh.areas.get(namespace))
     _listen(areas, mesh.areas, touched)
+    if touched:
+        _obey(areas, mesh, touched)
     return replace(mesh, revision=revision, areas=areas)
 
 
@@ -306,6 +311,20 @@ def _listen(areas: dict[str, Area], before: Mapping[str, Area], touched: set[str
                 abroad = old.abroad
             if abroad is not area.abroad:
                 areas[namespace] = replace(area, abroad=abroad)
+
+
+def _obey(areas: dict[str, Area], mesh: Mesh, touched: Collection[str]) -> None:
+    """Let the areas know what is enforced at their workloads."""
+    all_may_differ = mesh.root_namespace in touched
+    for namespace, area in areas.items():
+        if not (all_may_differ or namespace in touched or any(name in touched for name, _ in area.governed.bound)):
+            continue
+        governed = govern(areas, namespace, mesh.root_namespace, mesh.trust_domain)
+        before = mesh.areas.get(namespace)
+        if before is not None and before.governed == governed:
+            governed = before.governed
+        if area.governed is not governed:
+            areas[namespace] = replace(area, governed=governed)
 
 
 def _abroad(area: Area, areas: Mapping[str, Area]) -> Mapping[str, Known | None]:

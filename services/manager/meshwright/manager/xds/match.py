@@ -25,7 +25,7 @@ def route_match(match: HttpMatch, *, methods: bool = True) -> RouteMatch:
     _path(made, match.path)
     for name, text in match.query:
         if text.negated:  # a parameter can't be negated: the path with its query can
-            made.headers.append(_unlike(":path", rf"[^?]*\?(?:.*&)?{re.escape(name)}(?:={_pattern(text)})?(?:&.*)?"))
+            made.headers.append(_unlike(":path", rf"[^?]*\?(?:.*&)?{re.escape(name)}(?:={pattern(text)})?(?:&.*)?"))
         elif text.kind is Text.PRESENT:
             made.query_parameters.append(QueryParameterMatcher(name=name, present_match=True))
         else:
@@ -39,7 +39,7 @@ def _path(made: RouteMatch, path: TextMatch | None) -> None:
         return
     if path.negated:
         made.prefix = "/"
-        made.headers.append(_unlike(":path", rf"{_pattern(path)}(?:\?.*)?"))
+        made.headers.append(_unlike(":path", rf"{pattern(path)}(?:\?.*)?"))
         return
     match path.kind:
         case Text.EXACT:
@@ -51,7 +51,7 @@ def _path(made: RouteMatch, path: TextMatch | None) -> None:
         case Text.SEGMENTS:
             made.prefix = "/"
         case _:
-            made.safe_regex.regex = _pattern(path)
+            made.safe_regex.regex = pattern(path)
             return
     if path.ignore_case:
         made.case_sensitive.CopyFrom(BoolValue(value=False))
@@ -93,10 +93,10 @@ def string(text: TextMatch) -> StringMatcher:
         return StringMatcher(prefix=text.value, ignore_case=text.ignore_case)
     if text.kind is Text.SUFFIX and text.value:
         return StringMatcher(suffix=text.value, ignore_case=text.ignore_case)
-    return StringMatcher(safe_regex=RegexMatcher(regex=_pattern(text)))
+    return StringMatcher(safe_regex=RegexMatcher(regex=pattern(text)))
 
 
-def _pattern(text: TextMatch) -> str:
+def pattern(text: TextMatch) -> str:
     """Return RE2's expression for the whole of a text; never an empty one, which Envoy takes for none."""
     quoted = re.escape(text.value)
     made = {

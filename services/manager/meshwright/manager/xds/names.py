@@ -17,6 +17,8 @@ PASS_THROUGH, INBOUND_PASS_THROUGH, NOWHERE = "outbound-unknown", "inbound-unkno
 class Parameters:
     """What translators must know beside the mesh. `sampling_percent`: share of requests that are traced, 0 to 100.
 
+    `closed`: what no rule grants is refused, at workloads that no rule is about as well.
+
     Of redirecting proxies: `inbound_plaintext` lets callers without a certificate in; `outbound_plaintext` lets their
     applications call pods that have no proxy; `outbound_unknown` lets them reach addresses that belong to no service of
     the mesh.
@@ -24,6 +26,7 @@ class Parameters:
 
     trust_domain: str = "mesh.local"
     sampling_percent: float = 100.0
+    closed: bool = False
     inbound_plaintext: bool = False
     outbound_plaintext: bool = True
     outbound_unknown: bool = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from meshwright.manager.model.governed import FREE, Governed
 from meshwright.manager.model.mesh import Area, Protocol, Proxy, Service, Sidecar, Workload
 from meshwright.manager.xds import cluster, listener, names, redirect, route, wire
 
@@ -19,6 +20,7 @@ class ProxySource:
     workload: Workload
     sidecar: Sidecar | None
     services: tuple[Service, ...]
+    governed: Governed = FREE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +43,8 @@ def source(area: Area, name: str) -> ProxySource | None:
         return None
     sidecars = area.sidecars_of.get(name, ())
     services = tuple(area.services[service] for service in area.services_of.get(name, ()))
-    return ProxySource(workload, area.sidecars[sidecars[0]] if sidecars else None, services)
+    sidecar = area.sidecars[sidecars[0]] if sidecars else None
+    return ProxySource(workload, sidecar, services, area.governed.of(workload))
 
 
 def translate(area: Area, origin: ProxySource, parameters: names.Parameters) -> ProxyResources:
@@ -49,15 +52,16 @@ def translate(area: Area, origin: ProxySource, parameters: names.Parameters) -> 
     workload, sidecar = origin.workload, origin.sidecar
     # With several services behind one port the strictest decides: a filter has one answer to an outage.
     allow = bool(origin.services) and all(service.allow_on_outage for service in origin.services)
+    guard = listener.Guard(origin.governed, allow)
     listeners: list[wire.Resource] = []
     clusters: list[wire.Resource] = []
     routes: list[wire.Resource] = []
     outbound: dict[str, Hosts] = {}
     if workload.proxy is Proxy.REDIRECT:
-        return _redirecting(area, origin, parameters, allow_on_outage=allow)
+        return _redirecting(area, origin, parameters, guard)
     for ingress in sidecar.ingress if sidecar else ():
         name = f"inbound|{ingress.number}|{workload.name}.{workload.namespace}"
-        inbound = listener.inbound(workload, ingress, name, parameters, allow_on_outage=allow)
+        inbound = listener.inbound(workload, ingress, name, parameters, guard)
         listeners.append(wire.resource(inbound.name, inbound))
         clusters.append(wire.resource(names.inbound(ingress.number), cluster.inbound(workload, ingress)))
         routes.append(wire.resource(name, route.inbound_configuration(name, area, workload, ingress)))
@@ -78,7 +82,7 @@ def translate(area: Area, origin: ProxySource, parameters: names.Parameters) -> 
 
 
 def _redirecting(
-    area: Area, origin: ProxySource, parameters: names.Parameters, *, allow_on_outage: bool
+    area: Area, origin: ProxySource, parameters: names.Parameters, guard: listener.Guard
 ) -> ProxyResources:
     """Translate the own part of a proxy in an injected pod; listeners and routes of services are shared by all."""
     workload = origin.workload
@@ -92,7 +96,7 @@ def _redirecting(
     ):
         clusters.append(wire.resource(made.name, made))
     to_mesh = redirect.outbound(parameters)
-    from_mesh = redirect.inbound(workload, named, parameters, allow_on_outage=allow_on_outage)
+    from_mesh = redirect.inbound(workload, named, parameters, guard)
     routes = _by_name(
         [
             wire.resource(name, route.inbound_configuration(name, area, workload, ingress))

@@ -24,8 +24,9 @@ from meshwright.api.envoy.config.listener.v3.listener_components_pb2 import (
     ListenerFilter,
 )
 from meshwright.api.envoy.config.listener.v3.listener_pb2 import AdditionalAddress, Listener
+from meshwright.manager.model.access import PeerTls
 from meshwright.manager.model.mesh import Ingress, Protocol, Service, Workload
-from meshwright.manager.xds import connection, filters, listener, names, tls, wire
+from meshwright.manager.xds import connection, filters, listener, names, peers, rbac, tls, wire
 from meshwright.manager.xds.action import Place
 
 _FIRST_BYTES_SECONDS = 5  # in which a caller must have shown whether it speaks TLS
@@ -73,7 +74,7 @@ def service(place: Place, parameters: names.Parameters, *, http: bool) -> Listen
     if not http:
         made.filter_chains.extend(connection.chains(place))
         if any(chain.filter_chain_match.server_names for chain in made.filter_chains):
-            made.listener_filters.append(_tls_inspector())
+            made.listener_filters.append(listener.tls_inspector())
             made.listener_filters_timeout.CopyFrom(Duration(seconds=_FIRST_BYTES_SECONDS))
             made.continue_on_listener_filters_timeout = True
     else:
@@ -85,9 +86,12 @@ def service(place: Place, parameters: names.Parameters, *, http: bool) -> Listen
 
 
 def inbound(
-    workload: Workload, ports: Iterable[tuple[Ingress, str]], parameters: names.Parameters, *, allow_on_outage: bool
+    workload: Workload, ports: Iterable[tuple[Ingress, str]], parameters: names.Parameters, guard: listener.Guard
 ) -> Listener:
     """Take all connections to the workload: `ports` with the names of their routes; others have no way in."""
+    served_ports = list(ports)
+    default = PeerTls.PERMISSIVE if parameters.inbound_plaintext else PeerTls.STRICT
+    modes = {ingress.number: peers.mode(guard.governed, ingress.number, default) for ingress, _ in served_ports}
     made = Listener(
         name="inbound",
         address=_address("0.0.0.0", names.INBOUND_PORT),
@@ -99,39 +103,45 @@ def inbound(
                 name="envoy.filters.listener.original_dst",
                 typed_config=wire.empty("envoy.extensions.filters.listener.original_dst.v3.OriginalDst"),
             ),
-            _tls_inspector(),
+            listener.tls_inspector(),
         ],
         listener_filters_timeout=Duration(seconds=_FIRST_BYTES_SECONDS),
         # With plain text let in, a protocol in which the server speaks first shows nothing to look at.
-        continue_on_listener_filters_timeout=parameters.inbound_plaintext,
+        continue_on_listener_filters_timeout=any(peers.takes_plain(mode) for mode in modes.values()),
         filter_chains=[_dead_end(names.INBOUND_PORT)],
     )
-    for ingress, routes in ports:
-        served = _serve(workload, ingress, routes, parameters, allow_on_outage=allow_on_outage)
+    for ingress, routes in served_ports:
+        served = _serve(workload, ingress, routes, parameters, guard)
         alpn = tls.TCP if ingress.protocol is Protocol.OTHER else (*tls.HTTP2, "http/1.1")
-        made.filter_chains.append(_chain(ingress.number, "tls", served, tls.server(parameters.trust_domain, alpn)))
-        if parameters.inbound_plaintext:
+        mode = modes[ingress.number]
+        if peers.takes_tls(mode):
+            made.filter_chains.append(_chain(ingress.number, "tls", served, tls.server(parameters.trust_domain, alpn)))
+        if peers.takes_plain(mode):
             made.filter_chains.append(_chain(ingress.number, "raw_buffer", served))
-    if parameters.inbound_plaintext:
+    # Rules of access are for all that the workload serves; for ports that no service has nothing could be asked.
+    guarded = parameters.closed or any(not each.dry_run for each in guard.governed.access)
+    if parameters.inbound_plaintext and not guarded:
         rest = FilterChain(filters=[connection.to("inbound-unknown", names.INBOUND_PASS_THROUGH)])
         made.default_filter_chain.CopyFrom(rest)
     return made
 
 
 def _serve(
-    workload: Workload, ingress: Ingress, routes: str, parameters: names.Parameters, *, allow_on_outage: bool
-) -> Filter:
+    workload: Workload, ingress: Ingress, routes: str, parameters: names.Parameters, guard: listener.Guard
+) -> list[Filter]:
     if ingress.protocol is Protocol.OTHER:
-        return connection.to(f"inbound_{ingress.number}", names.inbound(ingress.number))
-    manager = listener.inbound_manager(workload, ingress, routes, parameters, allow_on_outage=allow_on_outage)
-    return listener.http(manager)
+        return [
+            *rbac.network(guard.governed, ingress.number, closed=parameters.closed),
+            connection.to(f"inbound_{ingress.number}", names.inbound(ingress.number)),
+        ]
+    return [listener.http(listener.inbound_manager(workload, ingress, routes, parameters, guard))]
 
 
-def _chain(number: int, transport: str, served: Filter, security: TransportSocket | None = None) -> FilterChain:
+def _chain(number: int, transport: str, served: list[Filter], security: TransportSocket | None = None) -> FilterChain:
     return FilterChain(
         name=f"{number} {transport}",
         filter_chain_match=FilterChainMatch(destination_port=UInt32Value(value=number), transport_protocol=transport),
-        filters=[served],
+        filters=served,
         transport_socket=security,
         transport_socket_connect_timeout=Duration(seconds=10) if security else None,
     )
@@ -143,13 +153,6 @@ def _dead_end(number: int) -> FilterChain:
         name="own port",
         filter_chain_match=FilterChainMatch(destination_port=UInt32Value(value=number)),
         filters=[connection.to("nowhere", names.NOWHERE)],
-    )
-
-
-def _tls_inspector() -> ListenerFilter:
-    return ListenerFilter(
-        name="envoy.filters.listener.tls_inspector",
-        typed_config=wire.empty("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"),
     )
 
 

@@ -123,11 +123,12 @@ def _parse(key: Key, text: str) -> parse.Parsed | list[Fault]:
 
 
 def _settle_splits(admission: Admission, candidates: Mapping[Key, Candidate]) -> None:
-    claims: dict[tuple[str, str], list[Key]] = defaultdict(list)
+    """Let one split have a service's requests that the same groups match; others go beside it."""
+    claims: dict[tuple[str, str, frozenset[str]], list[Key]] = defaultdict(list)
     for key, found in admission.objects.items():
         if isinstance(found.document, TrafficSplit):
-            claims[key.namespace, found.document.root].append(key)
-    for (_, service), keys in claims.items():
+            claims[key.namespace, found.document.root, found.document.groups].append(key)
+    for (_, service, _), keys in claims.items():
         eldest, *others = sorted(keys, key=lambda key: candidates[key].age)
         for key in others:
             message = f"spec.service: service {service} is already split by {eldest.name}, which is older"
