@@ -106,10 +106,11 @@ def parsed(text: str) -> dict[Key, parse.Parsed]:
 class World:
     """A mesh that changes: each `apply` gives the snapshot of the next revision."""
 
-    def __init__(self, text: str = "") -> None:
+    def __init__(self, text: str = "", parameters: names.Parameters | None = None) -> None:
+        self.parameters = parameters or names.Parameters()
         self.objects: dict[Key, parse.Parsed] = {}
         self.mesh = mesh.EMPTY
-        self.snapshot = snapshot.Snapshot(self.mesh, names.Parameters())
+        self.snapshot = snapshot.Snapshot(self.mesh, self.parameters)
         if text:
             self.apply(text)
 
@@ -119,7 +120,7 @@ class World:
         objects = {**kept, **parsed(text)}
         self.mesh = mesh.build(self.mesh.revision + 1, objects, (self.objects, self.mesh))
         self.objects = objects
-        self.snapshot = snapshot.Snapshot(self.mesh, names.Parameters(), self.snapshot)
+        self.snapshot = snapshot.Snapshot(self.mesh, self.parameters, self.snapshot)
         return self.snapshot
 
 

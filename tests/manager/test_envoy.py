@@ -58,8 +58,10 @@ class Manager:
 
 
 @contextlib.asynccontextmanager
-async def manager(pki: Pki, text: str, port: int = 0) -> AsyncIterator[Manager]:
-    made = Manager(World(text), "")
+async def manager(
+    pki: Pki, text: str, port: int = 0, parameters: names.Parameters | None = None
+) -> AsyncIterator[Manager]:
+    made = Manager(World(text, parameters), "")
     made.hub.publish(made.world.snapshot)
     async with serving(
         f"127.0.0.1:{port}", pki.part("manager"), DiscoveryServer(made.hub, "mesh.local").add_to

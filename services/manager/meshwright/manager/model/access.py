@@ -31,12 +31,12 @@ class Callers:
     token_identities: tuple[TextMatch, ...] = ()  # ISSUER/SUBJECT of a JWT
     addresses: tuple[str, ...] = ()  # CIDR, of the connection
     remote_addresses: tuple[str, ...] = ()  # CIDR, of the first that X-Forwarded-For trusts
-    bindings: tuple[tuple[str, str], ...] = ()  # namespace and name of `Binding`s
     not_identities: tuple[TextMatch, ...] = ()
     not_namespaces: tuple[TextMatch, ...] = ()
     not_token_identities: tuple[TextMatch, ...] = ()
     not_addresses: tuple[str, ...] = ()
     not_remote_addresses: tuple[str, ...] = ()
+    bindings: tuple[tuple[str, str], ...] = ()  # namespace and name of `Binding`s
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,10 @@ class Meaning:
     access: tuple[Access, ...] = ()
     peers: tuple[PeerRule, ...] = ()
     tokens: tuple[TokenRule, ...] = ()
-    bindings: tuple[Binding, ...] = ()
     notices: tuple[Notice, ...] = ()
     gateways: tuple[Gateway, ...] = ()
     externals: tuple[External, ...] = ()
+    bindings: tuple[Binding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,13 +90,6 @@ def _namespace(text: TextMatch) -> Principal:
     return _identity(whole)
 
 
-def _account(text: TextMatch) -> Principal:
-    """A service account as NAMESPACE/NAME."""
-    namespace, _, name = text.value.partition("/")
-    escaped = (re.escape(namespace), re.escape(name))
-    return _identity(TextMatch(Text.REGEX, "spiffe://[^/]+/ns/{}/sa/{}".format(*escaped)))
-
-
 def _binding(found: Bound) -> Principal:
     """Whom a binding names; single workloads by their address as well, for others may share their account."""
     identities = [_identity(TextMatch(Text.EXACT, identity)) for identity in found.identities]
@@ -184,8 +177,6 @@ def _attribute(name: str, value: TextMatch) -> Principal:
             return _namespace(value)
         case "source.principal":
             return _identity(value)
-        case "source.serviceAccount" if value.kind is Text.EXACT:
-            return _account(value)
         case "request.auth.principal":
             return _token(value)
         case "request.auth.audiences":
