@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,8 @@ async def proxy(
     workload: str,
     identity: X509Identity,
     *,
-    manager: str,
+    manager: str | Sequence[str],
+    increments: bool = True,
     mixers: tuple[str, ...] = ("127.0.0.1:1",),
     namespace: str = "default",
 ) -> AsyncIterator[Path]:
@@ -128,7 +129,8 @@ async def proxy(
     configuration = bootstrap(
         namespace=namespace,
         workload=workload,
-        managers=[manager],
+        managers=[manager] if isinstance(manager, str) else manager,
+        increments=increments,
         mixers=mixers,
         collector="127.0.0.1:1",
         agent_socket=str(folder / "agent.sock"),

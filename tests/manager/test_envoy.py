@@ -103,11 +103,14 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("e")
 
 
-async def test_a_proxy_acknowledges_a_revision_and_a_split_pushes_only_routes(pki: Pki, short: Path) -> None:
+@pytest.mark.parametrize("increments", [False, True], ids=["world", "increments"])
+async def test_a_proxy_acknowledges_a_revision_and_a_split_pushes_only_routes(
+    pki: Pki, short: Path, increments: bool
+) -> None:
     (short / "shop").mkdir()
     async with (
         manager(pki, located(SHOP, short)) as manager_,
-        proxy(short / "p", "shop-0", pki.workload("shop"), manager=manager_.address),
+        proxy(short / "p", "shop-0", pki.workload("shop"), manager=manager_.address, increments=increments),
     ):
         await manager_.settled("shop-0")
         manager_.apply(SPLIT)

@@ -38,13 +38,15 @@ def bootstrap(
     metadata: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
     wait_for_configuration: bool = False,
+    increments: bool = True,
 ) -> dict[str, Any]:
     """Return Envoy's bootstrap (config.bootstrap.v3.Bootstrap), to be written as YAML or JSON.
 
     `managers`, `mixers` and `collector` are addresses HOST:PORT, by IP address or DNS name; `agent_socket` and
     `admin_socket` paths of Unix sockets; `max_connections` bounds what clients may open to the proxy; `metadata` and
     `labels` are shown with the node. `wait_for_configuration` keeps the proxy from being ready without any, which it
-    otherwise is after 15 seconds.
+    otherwise is after 15 seconds. With `increments` a proxy that loses its manager tells the next what it has, and gets
+    the difference; without, everything.
     """
     waiting = {"initial_fetch_timeout": "0s"} if wait_for_configuration else {}
 
@@ -78,7 +80,7 @@ def bootstrap(
         },
         "dynamic_resources": {
             "ads_config": {
-                "api_type": "GRPC",
+                "api_type": "DELTA_GRPC" if increments else "GRPC",
                 "transport_api_version": "V3",
                 "set_node_on_first_message_only": True,
                 "grpc_services": [
