@@ -55,11 +55,12 @@ _REDIRECTS = {
 
 
 class Place(NamedTuple):
-    """Where requests come by: a service's port, and who calls it."""
+    """Where requests come by: a service's port, and who calls it; or the port of a `gateway` (NAMESPACE/NAME)."""
 
     subject: Subject
     port: Port
     who: Caller
+    gateway: str = MESH
 
 
 def default(place: Place) -> list[Route]:
@@ -84,8 +85,8 @@ def routes(route: HttpRoute, place: Place) -> Iterator[Route]:
 def _conditions(route: HttpRoute, place: Place) -> Iterator[HttpMatch]:
     for condition in route.matches or (match.EVERYTHING,):
         here = condition.port in (None, place.port.number)
-        in_mesh = not condition.gateways or MESH in condition.gateways
-        if here and in_mesh and place.who.is_any([condition.callers]):
+        meant = not condition.gateways or place.gateway in condition.gateways
+        if here and meant and place.who.is_any([condition.callers]):
             yield condition
 
 

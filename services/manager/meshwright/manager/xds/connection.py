@@ -14,7 +14,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 from meshwright.api.envoy.config.core.v3.address_pb2 import CidrRange
 from meshwright.api.envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain, FilterChainMatch
 from meshwright.api.envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
-from meshwright.manager.model.routing import MESH, ConnectionMatch, ConnectionRoute
+from meshwright.manager.model.routing import ConnectionMatch, ConnectionRoute
 from meshwright.manager.xds import names, wire
 from meshwright.manager.xds.action import Place
 from meshwright.manager.xds.quantity import duration
@@ -48,7 +48,7 @@ def chains(place: Place) -> Iterator[FilterChain]:
 def _matches(condition: ConnectionMatch, place: Place) -> Iterator[FilterChainMatch]:
     if condition.port not in (None, place.port.number) or not place.who.is_any([condition.callers]):
         return
-    if condition.gateways and MESH not in condition.gateways:
+    if condition.gateways and place.gateway not in condition.gateways:
         return
     server_names = [name for name in condition.server_names if name != "*"]
     # One chain for each name and subnet: two routes may share one of them, and the first has it.

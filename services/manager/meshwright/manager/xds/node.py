@@ -1,6 +1,7 @@
 """Which proxy a stream belongs to, and whether its certificate says the same.
 
-The node id is Istio's: ``sidecar~ADDRESS~WORKLOAD.NAMESPACE~NAMESPACE.svc.cluster.local``.
+The node id is Istio's: ``sidecar~ADDRESS~WORKLOAD.NAMESPACE~NAMESPACE.svc.cluster.local``. Standalone proxies may call
+themselves ``router``, ``ingress`` or ``egress``; what they get follows from the gateways that select their workload.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from meshwright.manager.model.domain import DOMAIN
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _NAME = r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?"  # a pod's: dots are allowed in it, but not in its namespace's
-_NODE = re.compile(rf"sidecar~[0-9a-fA-F.:]{{2,45}}~({_NAME})\.({_LABEL})~({_LABEL})\.{re.escape(DOMAIN)}")
+_NODE = re.compile(
+    rf"(?:sidecar|router|ingress|egress)~[0-9a-fA-F.:]{{2,45}}~({_NAME})\.({_LABEL})~({_LABEL})\.{re.escape(DOMAIN)}"
+)
 
 
 class Node(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from meshwright.manager.model.governed import FREE, Governed
 from meshwright.manager.model.mesh import Area, Protocol, Proxy, Service, Sidecar, Workload
-from meshwright.manager.xds import cluster, listener, names, redirect, route, wire
+from meshwright.manager.xds import cluster, gateway, listener, names, redirect, route, wire
 
 Hosts = tuple[str, ...]
 """Patterns NAMESPACE/HOST of what an application may see."""
@@ -27,13 +27,14 @@ class ProxySource:
 class ProxyResources:
     """A proxy's own resources, and the outbound route configurations that it shares, by name."""
 
-    source: ProxySource
+    source: ProxySource | gateway.GatewaySource
     listeners: Mapping[str, wire.Resource]
     clusters: Mapping[str, wire.Resource]
     routes: Mapping[str, wire.Resource]
     outbound: Mapping[str, Hosts]
     route_names: frozenset[str]  # that the listeners name
     redirecting: bool = False  # it has the listeners and routes of all services too
+    standing: bool = False  # it is a gateway's, which sees every service
 
 
 def source(area: Area, name: str) -> ProxySource | None:
@@ -78,6 +79,21 @@ def translate(area: Area, origin: ProxySource, parameters: names.Parameters) -> 
         inbound_routes,
         outbound,
         frozenset(inbound_routes) | frozenset(outbound),
+    )
+
+
+def standing(origin: gateway.GatewaySource, parameters: names.Parameters) -> ProxyResources:
+    """Translate all that a gateway's proxy has of its own."""
+    listeners, routes = gateway.translate(origin, parameters)
+    by_name = _by_name([wire.resource(made.name, made) for made in routes])
+    return ProxyResources(
+        origin,
+        _by_name([wire.resource(made.name, made) for made in listeners]),
+        {},
+        by_name,
+        {},
+        frozenset(by_name),
+        standing=True,
     )
 
 

@@ -14,7 +14,7 @@ from meshwright.manager.model.domain import host_of, service_of
 from meshwright.manager.model.routing import CallerMatch
 from meshwright.manager.xds import area as areas
 from meshwright.manager.xds import caller as callers
-from meshwright.manager.xds import names, proxy, route, types, wire
+from meshwright.manager.xds import gateway, names, proxy, route, types, wire
 from meshwright.manager.xds.caller import Caller
 
 _SERVED = (types.CLUSTER, types.ENDPOINT, types.LISTENER, types.ROUTE)
@@ -82,6 +82,7 @@ class Snapshot:
         self.routes_mark = object()  # the same while no outbound route configuration changes
         self._since: dict[tuple[str, int], frozenset[str] | None] = {}
         self._clusters_since: dict[tuple[ClusterSet, ClusterSet], frozenset[str]] = {}
+        self._gateways = gateway.gateways(mesh)
         self._proxies: dict[tuple[str, str], proxy.ProxyResources] = {}
         self._proxies_checked: set[tuple[str, str]] = set()
         self._routes: dict[tuple[Caller, proxy.Hosts], wire.Resource] = {}
@@ -96,7 +97,9 @@ class Snapshot:
         """Take what is made from nothing that changed."""
         self._proxies = {key: own for key, own in previous._proxies.items() if self._has(*key)}
         same = {name for name, area in self._mesh.areas.items() if previous._mesh.areas.get(name) is area}
-        self._proxies_checked = {key for key in previous._proxies_checked if key[0] in same}
+        if self._gateways == previous._gateways:  # else some proxy may have become a gateway's, or be one no more
+            checked = {key for key in previous._proxies_checked if key[0] in same}
+            self._proxies_checked = {key for key in checked if not self._proxies[key].standing}
         if self._unchanged(previous, lambda area: (area.hosts,)):
             self._routes, self.routes_mark = previous._routes, previous.routes_mark
         if self._unchanged(previous, lambda area: (area.clusters,)):
@@ -133,6 +136,8 @@ class Snapshot:
         if own is None:
             return None
         who = self._caller(namespace, workload)
+        if own.standing:
+            return View(self, own, who, self._cluster_set(who, frozenset([EVERYTHING])), _NOTHING)
         if own.redirecting:
             return View(self, own, who, self._cluster_set(who, frozenset([EVERYTHING])), self._all_redirected(who))
         return View(self, own, who, self._cluster_set(who, frozenset(own.outbound.values())), _NOTHING)
@@ -221,8 +226,11 @@ class Snapshot:
             if area is None or source is None:
                 return None
             old = self._proxies.get(key)
-            if old is None or old.source != source:
-                self._proxies[key] = proxy.translate(area, source, self._parameters)
+            gate = gateway.source(self._mesh, self._gateways, source.workload)
+            if old is None or old.source != (gate or source):
+                self._proxies[key] = (
+                    proxy.standing(gate, self._parameters) if gate else proxy.translate(area, source, self._parameters)
+                )
             self._proxies_checked.add(key)
         return self._proxies[key]
 
