@@ -14,6 +14,7 @@ import structlog
 from meshwright.api.citadel.v1 import admin_pb2_grpc, agents_pb2_grpc
 from meshwright.api.istio.v1.auth import ca_pb2_grpc
 from meshwright.citadel import custody, expiry, sockets
+from meshwright.citadel.bundle_endpoint import endpoint
 from meshwright.citadel.ca import seal
 from meshwright.citadel.identity import SelfIssuedIdentity
 from meshwright.citadel.issuer import Issuer
@@ -52,7 +53,13 @@ async def run(settings: CitadelSettings, stop: asyncio.Event) -> None:
         token_keys = JwtCustody(facts, seal_key, settings.trust_domain, lives, clock)
         await token_keys.opened()
         issuer = Issuer(
-            authority, settings.trust_domain, lifetimes, clock, settings.service_names, token_keys=token_keys
+            authority,
+            settings.trust_domain,
+            lifetimes,
+            clock,
+            settings.service_names,
+            token_keys=token_keys,
+            token_issuer=settings.token_issuer,
         )
         own = identity.FileIdentity(settings.identity) if settings.identity else SelfIssuedIdentity(issuer, clock)
         await stack.enter_async_context(own)
@@ -93,6 +100,10 @@ async def run(settings: CitadelSettings, stop: asyncio.Event) -> None:
             local = sockets.server(settings.admin_socket, sockets.OWNER, settings)
             admin_pb2_grpc.add_AdminServicer_to_server(AdministrationServicer(issuer, tokens, registry), local)
             await serving.serve(local)
+        if settings.bundle_listen:
+            public = endpoint(settings.bundle_listen, own, authority, token_keys, settings.token_issuer)
+            served = await stack.enter_async_context(public)
+            _log.info("bundle_served", address=served.address, issuer=settings.token_issuer)
         await stack.enter_async_context(Admin(settings.admin, health, own))
         health.set("listener", True)
         _log.info(

@@ -87,6 +87,16 @@ class CitadelSettings(ServiceSettings):
     token_ttl_seconds: int = Field(
         300, ge=10, le=_DAY, description="Lifetime of JWT-SVIDs, in seconds. Short, because nothing takes one back."
     )
+    token_issuer: str = Field(
+        "",
+        description="URL of this trust domain as an OpenID Connect provider (https://…), where the bundle endpoint can "
+        "be reached: the iss of JWT-SVIDs. Empty: tokens have none, and there is no discovery document.",
+    )
+    bundle_listen: str | None = Field(
+        None,
+        description="Address (host:port) of the bundle endpoint, HTTPS with citadel's own certificate: the trust "
+        "domain's bundle, and with --token-issuer OpenID Connect discovery. Everybody may ask. None: off.",
+    )
     token_key_ttl_seconds: int = Field(
         7 * _DAY,
         ge=10,
@@ -112,6 +122,8 @@ class CitadelSettings(ServiceSettings):
             raise ValueError("seal_key: needed with --etcd: a key in this process only couldn't open the CA again")
         if self.nats and not self.nats_tls:
             raise ValueError("nats_tls: needed with --nats: NATS is only spoken to with mutual TLS")
+        if self.token_issuer and not self.token_issuer.startswith("https://"):
+            raise ValueError("token_issuer: must be an https:// URL (OpenID Connect Discovery, section 3)")
         if self.login_listen and not (self.kubernetes and self.login_tls):
             raise ValueError("login_listen: needs --kubernetes and --login-tls")
         if self.login_listen and self.login_listen.startswith("unix:"):

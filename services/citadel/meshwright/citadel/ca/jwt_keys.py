@@ -36,20 +36,14 @@ class JwtKey:
     @property
     def id(self) -> str:
         """The key's thumbprint."""
-        members = {name: self._coordinates[name] for name in ("crv", "kty", "x", "y")}
+        members = coordinates(self.private.public_key())
         canonical = json.dumps(members, separators=(",", ":"), sort_keys=True)
         return _base64(hashlib.sha256(canonical.encode()).digest())
 
     @property
     def public(self) -> dict[str, str]:
         """The public key as a JWK (RFC 7517), in the form of SPIFFE bundles (SPIFFE Trust Domain and Bundle, 4.2)."""
-        return {"use": "jwt-svid", "kid": self.id, **self._coordinates}
-
-    @property
-    def _coordinates(self) -> dict[str, str]:
-        numbers = self.private.public_key().public_numbers()
-        x, y = (number.to_bytes(_COORDINATE_BYTES, "big") for number in (numbers.x, numbers.y))
-        return {"kty": "EC", "crv": "P-256", "x": _base64(x), "y": _base64(y)}
+        return {"use": "jwt-svid", "kid": self.id, **coordinates(self.private.public_key())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +84,13 @@ class JwtKeys:
         ends = begins + self.key_life
         private = ec.generate_private_key(ec.SECP256R1())
         return JwtKey(private, now, begins, ends, ends + self.token_life + LEEWAY)
+
+
+def coordinates(public: ec.EllipticCurvePublicKey) -> dict[str, str]:
+    """Return the members that make a P-256 key a JWK (RFC 7518 section 6.2.1)."""
+    numbers = public.public_numbers()
+    x, y = (number.to_bytes(_COORDINATE_BYTES, "big") for number in (numbers.x, numbers.y))
+    return {"kty": "EC", "crv": "P-256", "x": _base64(x), "y": _base64(y)}
 
 
 def key_set(keys: Iterable[Mapping[str, Any]]) -> bytes:
