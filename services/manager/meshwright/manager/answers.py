@@ -134,6 +134,24 @@ class Status:
         """Return the proxies that haven't acknowledged `revision`."""
         return tuple(proxy for proxy in self.proxies if proxy.acknowledged_revision < revision)
 
+    def lacking(self, revision: int, proxies: int = 0) -> str:
+        """Say what is missing until at least `proxies` have acknowledged `revision`, and who; empty: nothing is."""
+        behind = self.behind(revision)
+        if self.revision >= revision and len(self.proxies) >= proxies and not self.unreachable and not behind:
+            return ""
+        text = f"revision {revision} isn't acknowledged"
+        if self.revision < revision:
+            text += f": the manager's newest is {self.revision}"
+        if len(self.proxies) < proxies:
+            text += f": {len(self.proxies)} of {proxies} proxies are connected"
+        for late in behind[:5]:
+            text += f"; {late.workload} is at {late.acknowledged_revision}" + (f" ({late.error})" if late.error else "")
+        if len(behind) > 5:
+            text += f"; and {len(behind) - 5} more"
+        if self.unreachable:
+            text += f"; replicas that don't answer: {', '.join(self.unreachable)}"
+        return text
+
 
 def key_message(key: Key) -> Any:
     """Write a key."""
@@ -209,3 +227,8 @@ def proxy(message: Any) -> ProxyStatus:
             for state in message.types
         ),
     )
+
+
+def status(message: Any) -> Status:
+    """Read what proxies have acknowledged."""
+    return Status(message.revision, tuple(map(proxy, message.proxies)), tuple(message.unreachable))

@@ -117,6 +117,8 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         config_pb2_grpc.add_ConfigServiceServicer_to_server(ConfigService(catalogue, editor, chronicle, status), server)
         DiscoveryServer(hub, settings.trust_domain).add_to(server)
         address = await own.serve(server, grace=1.0)
+        if settings.rest:
+            await _rest(settings, own, catalogue, editor, chronicle, status)
         if cluster and writer:
             judge = partial(owners.judge, accept_unvalidated=False)
             mirror = cluster.mirror(judge, catalogue, writer, status)
@@ -130,6 +132,27 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         state.set("listener", ok=True)
         _log.info("serving", address=address, revision=catalogue.state.revision)
         await stop.wait()
+
+
+async def _rest(
+    settings: ManagerSettings,
+    own: service.Service,
+    catalogue: Catalogue,
+    editor: Editor,
+    chronicle: Chronicle,
+    status: StatusBoard,
+) -> None:
+    """Serve the REST API until the service ends."""
+    if own.identity is None:
+        raise errors.ConfigError(
+            "the REST API knows its callers by their certificates", field="rest", remedy="give the manager an identity"
+        )
+    from meshwright.manager.rest import api, server  # fastapi and uvicorn: for those alone who need them
+
+    admin = identity.part_id(settings.trust_domain, "admin")
+    application = api.application(catalogue, editor, chronicle, status, admin)
+    served = await own.stack.enter_async_context(server.server(str(settings.rest), application, own.identity, admin))
+    _log.info("rest_serving", address=served.address)
 
 
 def _ledger(settings: ManagerSettings, facts: store.Store) -> tuple[config.Ledger, config.History] | tuple[None, None]:

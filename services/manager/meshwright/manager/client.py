@@ -25,7 +25,6 @@ from meshwright.manager.answers import (
     ObjectDiff,
     Outcome,
     Preview,
-    ProxyStatus,
     Revision,
     Status,
 )
@@ -237,7 +236,7 @@ class Client:
     async def status(self) -> Status:
         """Return what each connected proxy has acknowledged."""
         answer = await self._call(self._stub.ProxyStatus(config_pb2.ProxyStatusRequest(), timeout=self._timeout))
-        return Status(answer.revision, tuple(map(answers.proxy, answer.proxies)), tuple(answer.unreachable))
+        return answers.status(answer)
 
     async def wait(self, revision: int, *, timeout: float, proxies: int = 0) -> Status:
         """Return once at least `proxies` are connected and all have acknowledged `revision`.
@@ -248,12 +247,11 @@ class Client:
         end = loop.time() + timeout
         while True:
             status = await self.status()
-            behind = status.behind(revision)
-            enough = len(status.proxies) >= proxies and not status.unreachable
-            if status.revision >= revision and enough and not behind:
+            lacking = status.lacking(revision, proxies)
+            if not lacking:
                 return status
             if loop.time() + _POLL_SECONDS > end:
-                raise errors.DeadlineExceeded(_late(status, behind, revision, timeout, proxies))
+                raise errors.DeadlineExceeded(f"after {timeout:g} s {lacking}")
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _call(self, call: Awaitable[Any]) -> Any:
@@ -285,16 +283,3 @@ def _unfulfilled(waiting: Sequence[tuple[Key, Sequence[Condition]]], condition: 
         )
         text += f" {key} ({why});"
     return text.rstrip(";") + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
-
-
-def _late(status: Status, behind: Sequence[ProxyStatus], revision: int, timeout: float, proxies: int) -> str:
-    text = f"after {timeout:g} s revision {revision} isn't acknowledged"
-    if status.revision < revision:
-        text += f": the manager's newest is {status.revision}"
-    if len(status.proxies) < proxies:
-        text += f": {len(status.proxies)} of {proxies} proxies are connected"
-    for proxy in behind[:5]:
-        text += f"; {proxy.workload} is at {proxy.acknowledged_revision}" + (f" ({proxy.error})" if proxy.error else "")
-    if status.unreachable:
-        text += f"; replicas that don't answer: {', '.join(status.unreachable)}"
-    return text

@@ -33,6 +33,10 @@ class ManagerSettings(ServiceSettings):
     advertise: str | None = Field(
         None, description="host:port at which other replicas of the manager reach this one. None: the listener's own."
     )
+    rest: str | None = Field(
+        None,
+        description="host:port of the configuration API by HTTP and JSON, for the administrator's identity. None: off.",
+    )
     history_revisions: int = Field(
         1_000,
         ge=1,

@@ -85,20 +85,25 @@ class Chronicle:
         """Yield what each revision after `after` changed, for ever; None: those to come."""
         history = self._kept()
         with self._watching():
-            position = self._catalogue.state.revision if after is None else after
-            floor, head = await history.bounds()
-            if position > head:
-                raise errors.NotFound(f"there is no revision {position} yet: the newest is {head}")
-            if position < floor:
-                raise errors.Compacted(
-                    f"changes after revision {position} are no longer kept, only those after {floor}: list the "
-                    "objects, then watch after the list's revision"
-                )
+            position = await self.checked(after)
             while True:
                 while position < self._catalogue.state.revision:
                     position += 1
                     yield await history.events(position)
                 await self._catalogue.beyond(position)
+
+    async def checked(self, after: int | None) -> int:
+        """Return the revision after which a watch begins; Compacted or NotFound when it can't begin there."""
+        floor, head = await self._kept().bounds()
+        position = self._catalogue.state.revision if after is None else after
+        if position > head:
+            raise errors.NotFound(f"there is no revision {position} yet: the newest is {head}")
+        if position < floor:
+            raise errors.Compacted(
+                f"changes after revision {position} are no longer kept, only those after {floor}: list the objects, "
+                "then watch after the list's revision"
+            )
+        return position
 
     @contextmanager
     def _watching(self) -> Iterator[None]:

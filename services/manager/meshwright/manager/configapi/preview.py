@@ -89,32 +89,19 @@ class Previews:
         return Preview(tuple(_told(found, depth)), left_out)
 
 
-def _changes(before: View | None, after: View | None) -> Iterator[_Change]:
-    one, other = _resources(before), _resources(after)
-    for type_url in _TYPES:
-        was, now = one.get(type_url, {}), other.get(type_url, {})
-        if was is now:
-            continue
-        for name in {*was, *now}:
-            old, new = was.get(name), now.get(name)
-            if old is not new and (old is None or new is None or old.body != new.body):
-                yield type_url, name, old.body if old else b"", new.body if new else b""
-
-
 _TYPES = (types.CLUSTER, types.ENDPOINT, types.LISTENER, types.ROUTE)
 
 
-def _resources(view: View | None) -> Mapping[str, Mapping[str, wire.Resource]]:
-    if view is None:
-        return {}
-    routes = ((name, view.route(name)) for name in view.route_names)
-    endpoints = ((name, view.endpoint(name)) for name in view.shared.by_name)
-    return {
-        types.CLUSTER: {**view.shared.by_name, **view.own_clusters},
-        types.ENDPOINT: {name: found for name, found in endpoints if found},
-        types.LISTENER: view.listeners,
-        types.ROUTE: {name: found for name, found in routes if found},
-    }
+def _changes(before: View | None, after: View | None) -> Iterator[_Change]:
+    for type_url in _TYPES:
+        if before is not None and after is not None and before.mark(type_url) == after.mark(type_url):
+            continue
+        was = before.all(type_url) if before else {}
+        now = after.all(type_url) if after else {}
+        for name in {*was, *now}:
+            old, new = was.get(name), now.get(name)
+            if old != new:
+                yield type_url, name, old.body if old else b"", new.body if new else b""
 
 
 def _told(found: Mapping[_Change, int], depth: Depth) -> Iterator[ResourceChange]:
