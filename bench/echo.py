@@ -94,16 +94,21 @@ def main() -> None:
     parser.add_argument("--tls", type=Path, help="folder with cert.pem, key.pem and ca.pem; plain text without")
     parser.add_argument("--messages", type=int, default=1000)
     parser.add_argument("--access-log", default="failed", help="which calls a `service` writes a line for")
+    parser.add_argument(
+        "--busy-poll", type=float, help="microseconds that ours polls before it sleeps; else its default"
+    )
     arguments = parser.parse_args()
     servicer = HANDLERS[arguments.handler](arguments.messages)
     if arguments.make == "grpcio":
         serve_grpcio(servicer, arguments.tls)
     else:
-        asyncio.run(serve(arguments.make, servicer, arguments.tls, arguments.access_log))
+        asyncio.run(serve(arguments, servicer))
 
 
-async def serve(make: str, servicer: Any, tls: Path | None, access_log: str) -> None:
+async def serve(arguments: argparse.Namespace, servicer: Any) -> None:
     """Serve on an event loop: as our services do, by our server with all telemetry off, or by grpc.aio's."""
+    make, tls, access_log = arguments.make, arguments.tls, arguments.access_log
+    busy_poll = None if arguments.busy_poll is None else arguments.busy_poll / 1e6
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     identity = FileIdentity(tls) if tls else None
@@ -111,10 +116,10 @@ async def serve(make: str, servicer: Any, tls: Path | None, access_log: str) -> 
     async with contextlib.AsyncExitStack() as stack:
         if make == "service":
             logs.setup("bench", level="warning" if access_log == "failed" else "info")
-            server = Server("127.0.0.1:0", identity, access_log=access_log)
+            server = Server("127.0.0.1:0", identity, access_log=access_log, busy_poll_seconds=busy_poll)
             await stack.enter_async_context(spans.drained(lambda taken: None))  # nobody to export them to
         elif make == "native":
-            server = NativeServer("127.0.0.1:0", identity, metrics=False)
+            server = NativeServer("127.0.0.1:0", identity, metrics=False, busy_poll_seconds=busy_poll)
         else:
             server = grpc.aio.server()
         add_to_server(servicer, server)

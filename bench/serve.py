@@ -20,6 +20,7 @@ from tests.pki import Pki
 from bench import measure
 from bench.echo import SERVICE
 from bench.result import Result, machine, median, require_quiet
+from meshwright.dataplane.grpc import busy_poll
 
 FLOOR_QUIET_US = 6.4
 MILLISECONDS = 1000
@@ -113,6 +114,8 @@ def run(rounds: int) -> Result:
             add("grpc-go", "unary", peer)
             add("grpc-go, stream", "stream", peer)
         add("ours, alone", "alone", service, tls=True)
+        silent = echo("service", "async", "--tls", server, "--busy-poll", "0")
+        add("ours, alone, no busy polling", "alone", silent, tls=True)
         add("grpc.aio, alone", "alone", aio, tls=True)
         add("ours, stream", "stream", service, tls=True)
         add("grpc.aio, stream", "stream", aio, tls=True)
@@ -146,18 +149,9 @@ def result(sides: dict[str, Side], rounds: int) -> Result:
     if "grpc-go" in sides:
         name = "serve, sync handlers that never block, against grpc-go"
         beside.append(compared(name, "calls", nonblocking, sides["grpc-go"], goal=1.0))
-    ours, aio = sides["ours, alone"], sides["grpc.aio, alone"]
-    beside.append(
-        Result(
-            name="serve, 1x1, p50",
-            ours=median(ours.p50_us),
-            against=median(aio.p50_us),
-            unit="µs",
-            better="lower",
-            goal=0.5,
-            cpu_us={side.name: side.cost for side in (ours, aio)},
-        )
-    )
+    aio = sides["grpc.aio, alone"]
+    beside.append(alone("serve, 1x1, p50", sides["ours, alone"], aio, goal=0.5))
+    beside.append(alone("serve, 1x1, p50, no busy polling", sides["ours, alone, no busy polling"], aio))
     ours, aio = sides["ours, stream"], sides["grpc.aio, stream"]
     beside.append(
         Result(
@@ -178,12 +172,26 @@ def result(sides: dict[str, Side], rounds: int) -> Result:
         "request bytes": len(StringValue(value=TEXT).SerializeToString()),
         "messages of a stream": MESSAGES,
         "traced": f"1 of {TRACED} calls, to ours and grpc.aio",
+        "busy polling": f"ours by default: {busy_poll.seconds(None) * 1e6:g} µs (0 under a CPU quota)",
         "milliseconds": MILLISECONDS,
         "rounds": rounds,
         **machine(),
     }
     costs = {side.name: side.cost for side in sides.values() if side.kind == "unary"}
     return replace(main, cpu_us=costs, conditions=conditions, beside=beside)
+
+
+def alone(name: str, ours: Side, peer: Side, goal: float | None = None) -> Result:
+    """Return the median latencies of one call at a time."""
+    return Result(
+        name=name,
+        ours=median(ours.p50_us),
+        against=median(peer.p50_us),
+        unit="µs",
+        better="lower",
+        goal=goal,
+        cpu_us={side.name: side.cost for side in (ours, peer)},
+    )
 
 
 def compared(name: str, what: str, ours: Side, peer: Side, goal: float | None = None) -> Result:

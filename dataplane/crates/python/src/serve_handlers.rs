@@ -206,7 +206,8 @@ async fn answer(mut watch: CallWatch, request: Request<RequestBody>, context: Ca
         has_ended: AtomicBool::new(false),
     };
     let place = watch.place.clone();
-    handlers.post.send(move |py| {
+    let is_lone = handlers.pending.load(Ordering::Relaxed) <= 1;
+    handlers.post.send_call(is_lone, move |py| {
         waited.over();
         let begun = method.begin.call1(py, (call, number)).map(drop);
         drop(place);

@@ -24,6 +24,12 @@ impl Post {
         self.0.send(Box::new(letter));
     }
 
+    /// The same for the beginning of a call; `is_lone`: no other is under way, so that nothing else is about to come.
+    pub(crate) fn send_call(&self, is_lone: bool, letter: impl FnOnce(Python<'_>) -> PyResult<()> + Send + 'static) {
+        self.0.bell().expect(is_lone);
+        self.0.send(Box::new(letter));
+    }
+
     /// For how long letters have waited for the loop; nothing when none wait.
     pub(crate) fn waited(&self) -> Option<Duration> {
         self.0.bell().waited()
@@ -77,7 +83,9 @@ impl Mailbox {
 
     /// Run all that has arrived.
     fn drain(&self, py: Python<'_>) {
-        for letter in self.post.0.drain() {
+        let letters = self.post.0.drain();
+        self.post.0.bell().found(letters.len());
+        for letter in letters {
             if let Err(error) = letter(py) {
                 error.write_unraisable(py, None);
             }

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use meshwright_serve::busy_poll::Hold;
 use meshwright_serve::{AccessLog, CallRate, End, Limits, Listener, Load, Running, Server, Services, Stats};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -18,7 +19,7 @@ use crate::serve_identity::{PyIdentity, to_python};
 use crate::serve_mailbox::Mailbox;
 use crate::serve_metrics::server_meter;
 use crate::serve_rules::PyRules;
-use crate::serve_runtime::runtime;
+use crate::serve_runtime::{busy_poll as polling, runtime};
 use crate::serve_services::NativeServices;
 use crate::serve_stall::watch_loop;
 use crate::serve_telemetry::recorder;
@@ -89,13 +90,14 @@ pub(crate) struct GrpcServer {
     stats: Arc<Stats>,
     access_log: Arc<AccessLog>,
     mailbox: Py<Mailbox>,
+    polling: Mutex<Option<Hold>>,
 }
 
 #[pymethods]
 impl GrpcServer {
     /// Bind and serve. `on_notice(event, peer, reason)` hears of refused connections, on the mailbox's loop.
     #[new]
-    #[pyo3(signature = (*, listen, socket_mode, identity, authorize, limits, compression, root_share, metrics, access_log,
+    #[pyo3(signature = (*, listen, socket_mode, identity, authorize, limits, busy_poll, compression, root_share, metrics, access_log,
                         native, methods, begin_other, mailbox, on_cancel, on_notice, stall, on_stall))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of the wrapper's one call")]
     fn new(
@@ -105,6 +107,7 @@ impl GrpcServer {
         identity: Option<&PyIdentity>,
         authorize: Option<&PyRules>,
         limits: PyLimits,
+        busy_poll: f64,
         compression: Option<PyEncoding>,
         root_share: f64,
         metrics: bool,
@@ -119,6 +122,7 @@ impl GrpcServer {
         on_stall: Py<PyAny>,
     ) -> PyResult<Self> {
         let limits = limits.to_limits()?;
+        let busy_poll = seconds("busy_poll", busy_poll)?;
         let load = Load::new(&limits);
         let post = mailbox.get().post();
         let stall = seconds("stall_seconds", stall)?;
@@ -172,6 +176,7 @@ impl GrpcServer {
             })
             .map_err(to_python)?;
         runtime().spawn(watch_loop(Arc::downgrade(&handlers), stall, on_stall));
+        let polling = (!busy_poll.is_zero()).then(|| polling().hold(busy_poll, runtime().handle()));
         let (addresses, stats) = (running.addresses().to_vec(), running.stats());
         Ok(Self {
             running: Mutex::new(Some(running)),
@@ -180,6 +185,7 @@ impl GrpcServer {
             stats,
             access_log,
             mailbox,
+            polling: Mutex::new(polling.transpose()?),
         })
     }
 
@@ -195,6 +201,9 @@ impl GrpcServer {
         for (name, value) in self.stats.read() {
             dict.set_item(name, value)?;
         }
+        let (hits, misses) = polling().found();
+        dict.set_item("busy_polls_hit", hits)?;
+        dict.set_item("busy_polls_missed", misses)?;
         dict.set_item("access_records_dropped", self.access_log.dropped())?;
         Ok(dict)
     }
@@ -209,10 +218,12 @@ impl GrpcServer {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let running = running.ok_or_else(|| PyRuntimeError::new_err("the server drains already"))?;
         let (end, closed) = running.drain();
+        let polling = self.polling.lock().unwrap_or_else(PoisonError::into_inner).take();
         let _ = self.end.set(end); // there is one: `running` was there once
         let post = self.mailbox.get().post();
         runtime().spawn(async move {
             closed.await;
+            drop(polling);
             post.complete(future, |py| Ok(py.None()));
         });
         Ok(())

@@ -5,6 +5,7 @@
 //! handlers). What a handler knows of its caller is the [`CallContext`].
 
 mod activity;
+pub mod busy_poll;
 pub mod client;
 pub mod error;
 #[cfg(feature = "inside")]
@@ -17,6 +18,7 @@ pub mod telemetry;
 pub mod tls;
 pub mod wire;
 
+pub use busy_poll::BusyPoll;
 pub use client::balancer::State;
 pub use client::channel::{Answer, Call, Channel, Messages};
 pub use client::link::{Link, Picker};

@@ -357,6 +357,7 @@ class GrpcServer:
         identity: Identity | None,
         authorize: Rules | None,
         limits: LimitsLike,
+        busy_poll: float,
         compression: Literal["gzip", "deflate"] | None,
         root_share: float,
         metrics: bool,

@@ -127,6 +127,7 @@ def _login_server(settings: CitadelSettings, listen: str, own: identity.Identity
         part=settings.part,
         authorize=Authorization([("/istio.v1.auth.IstioCertificateService/", [identity.LOGIN_CLIENT])]),
         access_log=settings.access_log,
+        busy_poll_seconds=settings.busy_poll_seconds,
     )
 
 

@@ -30,5 +30,6 @@ def server(address: str, mode: int, settings: ServiceSettings, *, front: Front =
         authorize=users,
         requires=("word of the kernel on who calls",),
         access_log=settings.access_log,
+        busy_poll_seconds=settings.busy_poll_seconds,
         socket_mode=mode,
     )

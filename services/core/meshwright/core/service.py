@@ -73,6 +73,7 @@ class Service:
             requires=requires,
             tls_versions=("1.2", "1.3") if self._settings.tls_1_2 else ("1.3",),
             access_log=self._settings.access_log,
+            busy_poll_seconds=self._settings.busy_poll_seconds,
             socket_mode=socket_mode,
         )
 
