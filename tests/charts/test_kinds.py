@@ -230,6 +230,23 @@ OLD = [
     SPLIT | {"apiVersion": "split.smi-spec.io/v1alpha2"},
     SPLIT | {"apiVersion": "split.smi-spec.io/v1alpha3"},
 ]
+CANARY = {
+    "apiVersion": "smi.meshwright.io/v1beta1",
+    "kind": "Canary",
+    "metadata": {"name": "shop", "namespace": "demo"},
+    "spec": {"services": [{"v1": "50%"}, {"v2": "12.5%"}]},
+}
+SECOND = {**CANARY, "spec": {"service": "shop", "backends": [{"service": "v1", "weight": "500m"}]}}
+TLS = {
+    **CANARY,
+    "kind": "TLSConfig",
+    "spec": {"subjectNames": ["shop.example.com"], "selector": {"matchLabels": {"app": "shop"}}},
+}
+MEASURED = {
+    **CANARY,
+    "kind": "Sidecar",
+    "spec": {"selector": {"matchLabels": {"app": "shop"}}, "metricLabels": {"team": "shop"}},
+}
 ENTRY = {
     "apiVersion": "networking.istio.io/v1beta1",
     "kind": "WorkloadEntry",
@@ -281,7 +298,7 @@ POLICY = {
 
 @pytest.mark.parametrize(
     "document",
-    [SPLIT, TARGET, BINDING, GROUP, TCP, *OLD, ENTRY, SIDECAR, RULE, HANDLER, POLICY],
+    [SPLIT, TARGET, BINDING, GROUP, TCP, *OLD, CANARY, SECOND, TLS, MEASURED, ENTRY, SIDECAR, RULE, HANDLER, POLICY],
     ids=lambda document: f"{document['kind']} {document['apiVersion'].rpartition('/')[2]}",
 )
 def test_the_documents_that_are_broken_below_are_good(judge, document):
@@ -304,6 +321,10 @@ BROKEN = [
     (GROUP, "spec.matches[0].methods[0]", "get", "is not one of"),
     (GROUP, "spec.matches[0].path", "/", "path"),
     (TCP, "spec.matches.ports[0]", 0, "minimum"),
+    (CANARY, "spec.services[0].v1", "50", "does not match"),
+    (CANARY, "spec.services[0]", {"v1": "1%", "v3": "1%"}, "too many"),
+    (TLS, "spec.selector.matchLabels", {}, "non-empty|enough"),
+    (MEASURED, "spec.labels", {"a": "b"}, "labels"),
     (SPLIT, "metadata.name", "two.names", "does not match"),
     (SPLIT, "spec", None, "is not of type 'object'"),
     (ENTRY, "spec.address", "shop.example.com", "is not valid under any"),
@@ -367,10 +388,11 @@ def test_groups_of_others_can_be_left_out_and_all_are_kept_when_the_release_goes
         "access.smi-spec.io",
         "specs.smi-spec.io",
         "split.smi-spec.io",
+        "smi.meshwright.io",
     }
     assert groups() == everything
     assert groups("groups.networking=false") == everything - {"networking.istio.io"}
-    none = ("split", "access", "specs", "networking", "security", "telemetry", "rbac", "policy")
+    none = ("split", "smeagol", "access", "specs", "networking", "security", "telemetry", "rbac", "policy")
     assert groups(*(f"groups.{name}=false" for name in none)) == {"config.istio.io"}
     few, many = render("meshwright-crds"), render("meshwright-crds", "groups.legacy=true")
     assert {d["metadata"]["name"] for d in many} - {d["metadata"]["name"] for d in few} == {

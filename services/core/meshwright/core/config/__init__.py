@@ -14,7 +14,7 @@ from meshwright.core.config.folder import FolderSource
 from meshwright.core.config.history import History
 from meshwright.core.config.ledger import Ledger
 from meshwright.core.config.limits import LIMITS, Limits
-from meshwright.core.config.objects import Key, Object, from_document, from_json
+from meshwright.core.config.objects import Key, Object, from_document, from_json, named
 from meshwright.core.config.source import Snapshot, Source
 from meshwright.core.health import Health
 from meshwright.core.settings import ServiceSettings
@@ -35,6 +35,7 @@ __all__ = [
     "connect",
     "from_document",
     "from_json",
+    "named",
     "parse",
     "read_documents",
 ]

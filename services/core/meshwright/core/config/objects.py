@@ -60,6 +60,20 @@ class Object:
         return document
 
 
+_NAMED_AT_ROOT = ("v1beta1", "smi.meshwright.io/v1beta1")  # Smeagol's objects, which had no metadata at first
+
+
+def named(document: dict[str, Any]) -> dict[str, Any]:
+    """Put a name that is at the root where every other object has it."""
+    metadata = document.get("metadata")
+    if document.get("apiVersion") not in _NAMED_AT_ROOT or "name" not in document:
+        return document
+    if not (metadata is None or (isinstance(metadata, dict) and "name" not in metadata)):
+        return document
+    rest = {key: value for key, value in document.items() if key != "name"}
+    return {**rest, "metadata": {**(metadata or {}), "name": document["name"]}}
+
+
 def from_document(document: Any, source: str, *, line: int = 0, limits: Limits = LIMITS) -> Object:
     """Build an object from parsed YAML or JSON; DocumentError names the field that is wrong.
 
@@ -71,6 +85,7 @@ def from_document(document: Any, source: str, *, line: int = 0, limits: Limits =
 
     if not isinstance(document, dict):
         raise fault(f"a document must be a map, not {_kind(document)}", remedy="begin with apiVersion: and kind:")
+    document = named(document)
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     try:
         length = len(canonical.encode())

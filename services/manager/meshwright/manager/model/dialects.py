@@ -9,9 +9,10 @@ from meshwright.manager.classic.translate import translate as classic
 from meshwright.manager.istio.translate import translate as istio
 from meshwright.manager.model.meaning import Context, Meaning, Translate
 from meshwright.manager.model.parse import Parsed
+from meshwright.manager.smeagol.translate import translate as smeagol
 from meshwright.manager.smi.translate import translate as smi
 
-DIALECTS: Mapping[str, Translate] = {"smi": smi, "istio": istio, "classic": classic}
+DIALECTS: Mapping[str, Translate] = {"smi": smi, "istio": istio, "classic": classic, "smeagol": smeagol}
 """By folder. Each is shown all objects of a namespace and takes those that it knows."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from meshwright.core.config import named
 from meshwright.manager.classic.destination_policy import DestinationPolicy
 from meshwright.manager.classic.egress_rule import EgressRule
 from meshwright.manager.classic.ingress_rule import IngressRule
@@ -26,6 +27,11 @@ from meshwright.manager.istio.virtual_service import VirtualService
 from meshwright.manager.istio.workload_entry import WorkloadEntry
 from meshwright.manager.model.document import Document
 from meshwright.manager.model.kubernetes import Namespace, Service
+from meshwright.manager.smeagol import normal as smeagol_normal
+from meshwright.manager.smeagol.canary import Canary
+from meshwright.manager.smeagol.normal import API_VERSION, BARE
+from meshwright.manager.smeagol.sidecar import Sidecar as SmeagolSidecar
+from meshwright.manager.smeagol.tls_config import TLSConfig
 from meshwright.manager.smi import (
     http_route_group,
     identity_binding,
@@ -171,6 +177,20 @@ TRAFFIC_SPLIT = _smi(
         traffic_split.TrafficSplit,
     ),
 )
+
+
+def _smeagol(name: str, schema: type[Document], *former: str) -> Kind:
+    spellings = [Spelling(version, each, schema) for each in (name, *former) for version in (BARE, API_VERSION)]
+    others = tuple(each for each in spellings if (each.api_version, each.name) != (API_VERSION, name))
+    return Kind(API_VERSION, name, schema, spellings=others, newest=smeagol_normal.newest, shape=named)
+
+
+SMEAGOL = (
+    _smeagol("TLSConfig", TLSConfig, "MutualTLS"),
+    _smeagol("Canary", Canary),
+    _smeagol("Sidecar", SmeagolSidecar, "Monitor"),
+)
+"""The kinds of SMI's first draft."""
 SMI = (TRAFFIC_TARGET, IDENTITY_BINDING, HTTP_ROUTE_GROUP, TCP_ROUTE, UDP_ROUTE, TRAFFIC_SPLIT)
 
 MIXER = (
@@ -203,6 +223,7 @@ KINDS = (
     *ISTIO,
     *SMI,
     *CLASSIC,
+    *SMEAGOL,
     *_mixers(),
     Kind("config.meshwright.io/v1alpha1", "Policy", Foreign, owner="mixer"),
 )

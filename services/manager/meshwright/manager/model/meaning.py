@@ -32,6 +32,14 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """A service that is only a name: it has the ports of those that answer for it, and no workloads of its own."""
+
+    name: str
+    backends: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Meaning:
     """One namespace's objects of one dialect."""
 
@@ -44,6 +52,7 @@ class Meaning:
     gateways: tuple[Gateway, ...] = ()
     externals: tuple[External, ...] = ()
     bindings: tuple[Binding, ...] = ()
+    named: tuple[Named, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

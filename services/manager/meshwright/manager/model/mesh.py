@@ -388,6 +388,13 @@ def resolve(
     if sidecars:
         index = _Labels(all_workloads.values())
     meaning, says = _understood(context, tuple(spoken), before)
+    for each in meaning.named:
+        if each.name not in services and each.name not in discovered.services:
+            found = (services.get(name) or discovered.services.get(name) for name in each.backends)
+            ports = next((service.ports for service in found if service), ())
+            services[each.name] = Service(namespace, each.name, ports, (), allow_on_outage=False)
+            accounts[each.name] = ()
+            endpoints |= {(each.name, port.number): () for port in ports}
     return Area(
         namespace,
         _with(services, discovered.services),

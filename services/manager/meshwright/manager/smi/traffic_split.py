@@ -15,7 +15,7 @@ from meshwright.manager.model.document import Document, FieldError, Name, Strict
 from meshwright.manager.smi import quantity
 
 
-def _service_name(text: str) -> str:
+def service_name(text: str) -> str:
     """Accept `catalog` or a longer name of the same service; the namespace is compared in `TrafficSplit`."""
     dns_label(text.split(".", 1)[0])
     for part in text.split(".")[1:]:
@@ -69,7 +69,7 @@ Some = Field(min_length=1, max_length=64)
 class OldSplitSpec(Strict):
     """v1alpha2: for all requests."""
 
-    service: Annotated[str, AfterValidator(_service_name)]
+    service: Annotated[str, AfterValidator(service_name)]
     backends: Annotated[list[Backend], Some, AfterValidator(_backends)]
 
 
@@ -82,7 +82,7 @@ class TrafficSplitSpec(OldSplitSpec):
 class FirstSplitSpec(Strict):
     """v1alpha1."""
 
-    service: Annotated[str, AfterValidator(_service_name)]
+    service: Annotated[str, AfterValidator(service_name)]
     backends: Annotated[list[QuantityBackend], Some, AfterValidator(_backends)]
 
 
