@@ -19,7 +19,7 @@ import grpc.aio
 from google.protobuf.wrappers_pb2 import StringValue
 
 from meshwright.core import logs
-from meshwright.core.grpc import Server
+from meshwright.core.grpc import Server, limits
 from meshwright.core.identity import FileIdentity
 from meshwright.core.telemetry import spans
 from meshwright.dataplane.grpc import NativeServer, nonblocking
@@ -108,7 +108,7 @@ def main() -> None:
 async def serve(arguments: argparse.Namespace, servicer: Any) -> None:
     """Serve on an event loop: as our services do, by our server with all telemetry off, or by grpc.aio's."""
     make, tls, access_log = arguments.make, arguments.tls, arguments.access_log
-    busy_poll = None if arguments.busy_poll is None else arguments.busy_poll / 1e6
+    polling = limits.polling(arguments.busy_poll)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     identity = FileIdentity(tls) if tls else None
@@ -116,10 +116,10 @@ async def serve(arguments: argparse.Namespace, servicer: Any) -> None:
     async with contextlib.AsyncExitStack() as stack:
         if make == "service":
             logs.setup("bench", level="warning" if access_log == "failed" else "info")
-            server = Server("127.0.0.1:0", identity, access_log=access_log, busy_poll_seconds=busy_poll)
+            server = Server("127.0.0.1:0", identity, access_log=access_log, limits=polling)
             await stack.enter_async_context(spans.drained(lambda taken: None))  # nobody to export them to
         elif make == "native":
-            server = NativeServer("127.0.0.1:0", identity, metrics=False, busy_poll_seconds=busy_poll)
+            server = NativeServer("127.0.0.1:0", identity, metrics=False, limits=polling)
         else:
             server = grpc.aio.server()
         add_to_server(servicer, server)

@@ -14,10 +14,11 @@ import pytest
 from serve_echo import AsyncEcho, EchoStub, SyncEcho
 from serve_rig import native_channel, native_server, until
 
-from meshwright.dataplane.grpc import busy_poll
+from meshwright.dataplane.grpc import Limits, busy_poll
 
-LONG = 0.01
+POLLING = Limits(busy_poll_seconds=0.01)
 """The longest that can be said: on a loaded machine most waits are shorter too."""
+BRIEFLY, NEVER = Limits(busy_poll_seconds=50e-6), Limits(busy_poll_seconds=0)
 
 
 async def call_until_polled(server: Any, stub: EchoStub) -> None:
@@ -31,13 +32,19 @@ async def call_until_polled(server: Any, stub: EchoStub) -> None:
 @pytest.mark.parametrize("servicer", [AsyncEcho(), SyncEcho()], ids=["async", "threads"])
 async def test_calls_one_after_another_are_found_by_polling(servicer: Any) -> None:
     """The answer of Python's thread as well as the next call."""
-    async with native_server(servicer, busy_poll_seconds=LONG) as (server, address), native_channel(address) as channel:
+    async with (
+        native_server(servicer, limits=POLLING) as (server, address),
+        native_channel(address) as channel,
+    ):
         await call_until_polled(server, EchoStub(channel))
 
 
 async def test_a_slow_caller_makes_no_thread_poll(echo: AsyncEcho) -> None:
     """Pauses longer than the setting: the wait for the next call is slept, and polling in vain is rare."""
-    async with native_server(echo, busy_poll_seconds=50e-6) as (server, address), native_channel(address) as channel:
+    async with (
+        native_server(echo, limits=BRIEFLY) as (server, address),
+        native_channel(address) as channel,
+    ):
         stub = EchoStub(channel)
         await stub.unary("a", timeout=30)
         before = server.stats()["busy_polls_missed"]
@@ -49,9 +56,15 @@ async def test_a_slow_caller_makes_no_thread_poll(echo: AsyncEcho) -> None:
 
 async def test_polling_ends_with_the_server(echo: AsyncEcho) -> None:
     """Another server of the process, which doesn't want it, has none from then on."""
-    async with native_server(echo, busy_poll_seconds=0) as (quiet, address), native_channel(address) as channel:
+    async with (
+        native_server(echo, limits=NEVER) as (quiet, address),
+        native_channel(address) as channel,
+    ):
         stub = EchoStub(channel)
-        async with native_server(echo, busy_poll_seconds=LONG) as (server, other), native_channel(other) as its:
+        async with (
+            native_server(echo, limits=POLLING) as (server, other),
+            native_channel(other) as its,
+        ):
             await call_until_polled(server, EchoStub(its))
 
         def polls() -> list[int]:
@@ -66,7 +79,7 @@ async def test_polling_ends_with_the_server(echo: AsyncEcho) -> None:
 
 async def test_calls_of_many_callers(echo: AsyncEcho) -> None:
     """Connections and calls side by side, some of them streams, while threads poll."""
-    async with native_server(echo, busy_poll_seconds=LONG) as (_, address), asyncio.TaskGroup() as group:
+    async with native_server(echo, limits=POLLING) as (_, address), asyncio.TaskGroup() as group:
 
         async def caller() -> None:
             async with native_channel(address) as channel:
@@ -87,7 +100,10 @@ async def test_calls_of_many_callers(echo: AsyncEcho) -> None:
 async def test_stops_with_calls_under_way(echo: AsyncEcho) -> None:
     """Many servers in turn, each stopped between two calls and in one: each ends, and the call with it."""
     for _ in range(20):
-        async with native_server(echo, busy_poll_seconds=LONG) as (server, address), native_channel(address) as channel:
+        async with (
+            native_server(echo, limits=POLLING) as (server, address),
+            native_channel(address) as channel,
+        ):
             stub = EchoStub(channel)
             for _ in range(12):
                 await stub.unary("a", timeout=30)
@@ -101,7 +117,10 @@ async def test_stops_with_calls_under_way(echo: AsyncEcho) -> None:
 
 async def test_a_drained_server_lets_calls_finish(echo: AsyncEcho) -> None:
     """The grace holds while a thread polls."""
-    async with native_server(echo, busy_poll_seconds=LONG) as (server, address), native_channel(address) as channel:
+    async with (
+        native_server(echo, limits=POLLING) as (server, address),
+        native_channel(address) as channel,
+    ):
         await call_until_polled(server, EchoStub(channel))
         chat = EchoStub(channel).chat(timeout=30)
         await chat.write("a")
@@ -120,11 +139,12 @@ import asyncio, sys
 sys.path.insert(0, sys.argv[1])
 from serve_echo import AsyncEcho
 from serve_rig import native_server
+from meshwright.dataplane.grpc import Limits
 
 async def main():
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(15, stopped.set)
-    async with native_server(AsyncEcho(), busy_poll_seconds=0.01) as (server, address):
+    async with native_server(AsyncEcho(), limits=Limits(busy_poll_seconds=0.01)) as (server, address):
         print(address, flush=True)
         await stopped.wait()
 
@@ -188,4 +208,4 @@ def test_the_default_heeds_a_quota(cgroup: str, files: dict[str, str], expected:
 def test_what_can_not_be_meant_is_refused(value: float) -> None:
     """Seconds where microseconds were meant would keep a core busy."""
     with pytest.raises(ValueError, match="busy_poll_seconds must be 0"):
-        busy_poll.seconds(value)
+        Limits(busy_poll_seconds=value)

@@ -46,6 +46,7 @@ pub(crate) struct PyLimits {
     keep_alive_timeout_seconds: f64,
     ping_interval_seconds: f64,
     control_frames: u32,
+    busy_poll: f64,
 }
 
 impl PyLimits {
@@ -97,7 +98,7 @@ pub(crate) struct GrpcServer {
 impl GrpcServer {
     /// Bind and serve. `on_notice(event, peer, reason)` hears of refused connections, on the mailbox's loop.
     #[new]
-    #[pyo3(signature = (*, listen, socket_mode, identity, authorize, limits, busy_poll, compression, root_share, metrics, access_log,
+    #[pyo3(signature = (*, listen, socket_mode, identity, authorize, limits, compression, root_share, metrics, access_log,
                         native, methods, begin_other, mailbox, on_cancel, on_notice, stall, on_stall))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of the wrapper's one call")]
     fn new(
@@ -107,7 +108,6 @@ impl GrpcServer {
         identity: Option<&PyIdentity>,
         authorize: Option<&PyRules>,
         limits: PyLimits,
-        busy_poll: f64,
         compression: Option<PyEncoding>,
         root_share: f64,
         metrics: bool,
@@ -121,8 +121,8 @@ impl GrpcServer {
         stall: f64,
         on_stall: Py<PyAny>,
     ) -> PyResult<Self> {
+        let busy_poll = seconds("busy_poll", limits.busy_poll)?;
         let limits = limits.to_limits()?;
-        let busy_poll = seconds("busy_poll", busy_poll)?;
         let load = Load::new(&limits);
         let post = mailbox.get().post();
         let stall = seconds("stall_seconds", stall)?;

@@ -357,7 +357,6 @@ class GrpcServer:
         identity: Identity | None,
         authorize: Rules | None,
         limits: LimitsLike,
-        busy_poll: float,
         compression: Literal["gzip", "deflate"] | None,
         root_share: float,
         metrics: bool,

@@ -33,7 +33,7 @@ from meshwright.core import clock as clocks
 from meshwright.core import config, identity, kubernetes, logs, store, telemetry
 from meshwright.core import health as healths
 from meshwright.core.admin import Admin
-from meshwright.core.grpc import Authorization, Server
+from meshwright.core.grpc import Authorization, Server, limits
 from meshwright.core.service import Service
 
 _log = structlog.get_logger(__name__)
@@ -127,7 +127,7 @@ def _login_server(settings: CitadelSettings, listen: str, own: identity.Identity
         part=settings.part,
         authorize=Authorization([("/istio.v1.auth.IstioCertificateService/", [identity.LOGIN_CLIENT])]),
         access_log=settings.access_log,
-        busy_poll_seconds=settings.busy_poll_seconds,
+        limits=limits.polling(settings.busy_poll),
     )
 
 

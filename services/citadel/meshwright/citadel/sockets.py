@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from meshwright.citadel.infrastructure import files
-from meshwright.core.grpc import Authorization, Front, Server
+from meshwright.core.grpc import Authorization, Front, Server, limits
 from meshwright.core.settings import ServiceSettings
 
 OWNER = 0o600  # of the socket: this user and root
@@ -30,6 +30,6 @@ def server(address: str, mode: int, settings: ServiceSettings, *, front: Front =
         authorize=users,
         requires=("word of the kernel on who calls",),
         access_log=settings.access_log,
-        busy_poll_seconds=settings.busy_poll_seconds,
+        limits=limits.polling(settings.busy_poll),
         socket_mode=mode,
     )

@@ -15,7 +15,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from meshwright.core import citadel_identity, logs, telemetry
 from meshwright.core.admin import Admin, Exposition
-from meshwright.core.grpc import Authorization, Server, introspection
+from meshwright.core.grpc import Authorization, Server, introspection, limits
 from meshwright.core.health import Health
 from meshwright.core.identity import IdentitySource
 from meshwright.core.settings import ServiceSettings
@@ -73,7 +73,7 @@ class Service:
             requires=requires,
             tls_versions=("1.2", "1.3") if self._settings.tls_1_2 else ("1.3",),
             access_log=self._settings.access_log,
-            busy_poll_seconds=self._settings.busy_poll_seconds,
+            limits=limits.polling(self._settings.busy_poll),
             socket_mode=socket_mode,
         )
 

@@ -126,11 +126,6 @@ class ServiceSettings(BaseSettings):
     trust_domain: str = Field("mesh.local", description="SPIFFE trust domain of this mesh.")
     log_level: str = Field("info", description="Least severe level that is logged: debug, info, warning or error.")
 
-    @property
-    def busy_poll_seconds(self) -> float | None:
-        """`busy_poll` as servers take it."""
-        return None if self.busy_poll is None else self.busy_poll / 1e6
-
     @pydantic.model_validator(mode="after")
     def _security(self) -> ServiceSettings:
         sources = [self.identity, self.citadel_token, self.citadel_login]

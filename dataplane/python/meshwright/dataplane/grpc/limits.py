@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from meshwright.dataplane.grpc import busy_poll
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -49,12 +51,19 @@ class Limits:
     """Three PINGs faster than this, with no answer to a call between, end a connection ("too_many_pings")."""
     control_frames: int = 1000
     """PING, SETTINGS, RST_STREAM, PRIORITY and empty frames a second, ten times as many at once, on one connection."""
+    busy_poll_seconds: float | None = None
+    """How long a thread that reads sockets looks on before it sleeps, while call follows call; 0 for never. It costs
+    CPU time and saves each such call a core's waking. None: 100 µs where the process has no CPU quota, never where it
+    has one. Of all servers of a process the longest counts."""
     threads: int = 16
     """Threads for handlers that are not `async`; further calls wait for one."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant: ValueError names the field."""
+        busy_poll.seconds(self.busy_poll_seconds)
         for field in fields(self):
+            if field.name == "busy_poll_seconds":
+                continue
             value = getattr(self, field.name)
             if value is None:
                 if "None" not in str(field.type):
@@ -62,3 +71,8 @@ class Limits:
             elif not value > 0 or not math.isfinite(value):
                 never = "; None switches it off" if "None" in str(field.type) else ""
                 raise ValueError(f"limits: {field.name} must be more than zero, not {value}{never}")
+
+    @property
+    def busy_poll(self) -> float:
+        """For how long io threads poll, in seconds: what was given, else the default."""
+        return busy_poll.seconds(self.busy_poll_seconds)

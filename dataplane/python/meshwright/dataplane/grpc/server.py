@@ -12,8 +12,8 @@ import grpc
 import grpc.aio
 
 from meshwright.dataplane import _native
-from meshwright.dataplane.grpc import busy_poll, mailbox
 from meshwright.dataplane.grpc import identity as identities
+from meshwright.dataplane.grpc import mailbox
 from meshwright.dataplane.grpc.compression import encoding_of
 from meshwright.dataplane.grpc.dispatch import RUNNERS, Dispatch
 from meshwright.dataplane.grpc.limits import Limits
@@ -36,9 +36,6 @@ class NativeServer(grpc.aio.Server):
     stream of that one request.
     `stall_seconds` is for how long a handler may block the event loop before the log warns of it; 0 for no such watch.
     `compression` is how responses are compressed where the caller takes it and the handler says nothing else.
-    `busy_poll_seconds` is for how long a thread that reads sockets looks on before it sleeps, while calls come one
-    after another; 0 for never. It costs CPU time and saves each such call a core's waking. None: 100 µs where the
-    process has no CPU quota, never where it has one. Of all servers of a process the longest counts.
     `tls_versions` may have "1.2" beside "1.3" for old clients, which then can't resume sessions.
     `sample_roots` is the share (0-1) of calls without a caller's trace that get a span.
     `metrics` counts calls and their durations by method and status, for `meshwright.dataplane.telemetry`.
@@ -54,7 +51,6 @@ class NativeServer(grpc.aio.Server):
         authorize: Sequence[tuple[str, Sequence[str]]] | None = None,
         native: Sequence[_native.NativeServices] = (),
         limits: Limits | None = None,
-        busy_poll_seconds: float | None = None,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         compression: grpc.Compression | None = None,
         stall_seconds: float = 0.1,
@@ -79,7 +75,6 @@ class NativeServer(grpc.aio.Server):
         self._socket_mode = socket_mode
         self._dispatch = Dispatch(threads=self._limits.threads, interceptors=interceptors)
         self._stall_seconds = stall_seconds
-        self._busy_poll_seconds = busy_poll.seconds(busy_poll_seconds)
         self._server: _native.GrpcServer | None = None
         self._unfollow: Callable[[], None] | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -137,7 +132,6 @@ class NativeServer(grpc.aio.Server):
             identity=native,
             authorize=self._authorize,
             limits=self._limits,
-            busy_poll=self._busy_poll_seconds,
             compression=self._compression,
             root_share=self._sample_roots,
             metrics=self._metrics,

@@ -33,8 +33,7 @@ class Server(grpc.aio.Server):
     `native` are services that Rust answers. `requires` names what the servicers need of the native front, in words for
     an error message. `part` is who serves, for the same. `interceptors` and `compression` are grpc.aio's.
     `tls_versions` may have "1.2" beside "1.3" for old clients; grpc.aio's front takes both in any case. `access_log`
-    says which calls get a line in the log (see `access_rules`); grpc.aio's front writes none. `busy_poll_seconds` is
-    the native front's, see `NativeServer`.
+    says which calls get a line in the log (see `access_rules`); grpc.aio's front writes none.
     """
 
     def __init__(
@@ -48,7 +47,6 @@ class Server(grpc.aio.Server):
         native: Sequence[Any] = (),
         requires: Sequence[str] = (),
         limits: Limits | None = None,
-        busy_poll_seconds: float | None = None,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         compression: grpc.Compression | None = None,
         tls_versions: Sequence[str] = TLS_VERSIONS,
@@ -74,7 +72,6 @@ class Server(grpc.aio.Server):
                 authorize=authorize.rules if authorize else None,
                 native=native,
                 limits=limits,
-                busy_poll_seconds=busy_poll_seconds,
                 interceptors=interceptors,
                 compression=compression,
                 tls_versions=tls_versions,
