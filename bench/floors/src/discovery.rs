@@ -41,3 +41,30 @@ pub struct DiscoveryResponse {
 
 /// The aggregated stream, state of the world.
 pub const STREAM: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+
+/// `envoy.service.discovery.v3.DeltaDiscoveryRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DeltaDiscoveryRequest {
+    #[prost(message, optional, tag = "1")]
+    pub node: Option<Node>,
+    #[prost(string, tag = "2")]
+    pub type_url: String,
+    #[prost(string, repeated, tag = "3")]
+    pub resource_names_subscribe: Vec<String>,
+    #[prost(string, tag = "6")]
+    pub response_nonce: String,
+}
+
+/// `envoy.service.discovery.v3.DeltaDiscoveryResponse`, resources left as bytes.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DeltaDiscoveryResponse {
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub resources: Vec<Bytes>,
+    #[prost(string, tag = "4")]
+    pub type_url: String,
+    #[prost(string, tag = "5")]
+    pub nonce: String,
+}
+
+/// The aggregated stream, by increments.
+pub const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";

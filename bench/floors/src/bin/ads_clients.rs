@@ -1,13 +1,17 @@
-//! Many xDS clients in one process: each opens an aggregated stream of its own connection, subscribes like a sidecar,
-//! acknowledges what it gets, and counts the responses of one type. Prints `ready` when every client has had its first
-//! answers, then one line for each round in which all clients had another response of the counted type.
+//! Many xDS clients in one process: each opens an aggregated stream (increments) of its own connection, subscribes like
+//! a sidecar, acknowledges what it gets, and counts the responses of one type. Prints `ready BYTES` when every client
+//! has had its first answers, then for each round in which all clients had another response of the counted type a line
+//! `ROUND P99 LAST BYTES`: when 99 of 100 clients and when all had it (nanoseconds of the system's clock), and the bytes
+//! of the round's responses.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use meshwright_floors::arguments::Arguments;
-use meshwright_floors::discovery::{DiscoveryRequest, DiscoveryResponse, Node, STREAM};
+use meshwright_floors::discovery::{DELTA, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use meshwright_floors::tls;
+use prost::Message;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,79 +20,92 @@ use tonic::client::Grpc;
 use tonic::transport::Channel;
 use tonic_prost::ProstCodec;
 
+#[derive(Default)]
 struct Counts {
-    subscribed: AtomicUsize,
-    received: AtomicUsize,
-    changed: Notify,
+    ready: usize,
+    bytes: usize,
+    times: Vec<u128>,
 }
 
-async fn follow(
-    channel: Channel,
+struct Shared {
+    counts: Mutex<Counts>,
+    changed: Notify,
     node: String,
     counted: String,
     names: Vec<String>,
     wildcards: Vec<String>,
-    counts: Arc<Counts>,
-) {
+}
+
+impl Shared {
+    fn note(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.counts.lock().expect("no panics"));
+        self.changed.notify_one();
+    }
+}
+
+fn now() -> u128 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_nanos()
+}
+
+async fn follow(channel: Channel, index: usize, shared: Arc<Shared>) {
     let mut client = Grpc::new(channel);
     client.ready().await.expect("ready");
     let (requests, outgoing) = mpsc::channel(64);
-    let node = Node {
-        id: node,
+    let node = Some(Node {
+        id: shared.node.replace("{}", &index.to_string()),
         cluster: "bench".into(),
-    };
-    let mut awaited: Vec<String> = wildcards.clone();
-    for type_url in wildcards {
-        let request = DiscoveryRequest {
-            node: Some(node.clone()),
-            type_url,
+    });
+    let mut awaited = shared.wildcards.clone();
+    for type_url in &shared.wildcards {
+        let request = DeltaDiscoveryRequest {
+            node: node.clone(),
+            type_url: type_url.clone(),
             ..Default::default()
         };
         requests.send(request).await.expect("open");
     }
-    let codec = ProstCodec::<DiscoveryRequest, DiscoveryResponse>::default();
-    let path = STREAM.parse().expect("a path");
+    let codec = ProstCodec::<DeltaDiscoveryRequest, DeltaDiscoveryResponse>::default();
+    let path = DELTA.parse().expect("a path");
     let stream = client
         .streaming(Request::new(ReceiverStream::new(outgoing)), path, codec)
         .await
         .expect("stream");
     let mut responses = stream.into_inner();
-    let mut named = Some(names.clone()).filter(|names| !names.is_empty());
-    let mut resource_names = Vec::new();
+    let mut subscribed = shared.names.is_empty();
     // The floor pushes only on demand: its clients are ready once their streams are open.
-    let mut first = !names.is_empty();
-    if !first {
-        counts.subscribed.fetch_add(1, Ordering::Relaxed);
-        counts.changed.notify_one();
+    let mut ready = subscribed;
+    if ready {
+        shared.note(|counts| counts.ready += 1);
     }
     while let Some(response) = responses.next().await {
         let response = response.expect("a response");
+        let size = response.encoded_len();
         awaited.retain(|type_url| *type_url != response.type_url);
-        let is_counted = response.type_url == counted;
-        let request = DiscoveryRequest {
-            version_info: response.version_info,
+        let is_counted = response.type_url == shared.counted;
+        let request = DeltaDiscoveryRequest {
             response_nonce: response.nonce,
             type_url: response.type_url,
-            resource_names: if is_counted { resource_names.clone() } else { Vec::new() },
-            node: None,
+            ..Default::default()
         };
         requests.send(request).await.expect("open");
-        if is_counted {
-            if first {
-                first = false;
-                counts.subscribed.fetch_add(1, Ordering::Relaxed);
-            } else {
-                counts.received.fetch_add(1, Ordering::Relaxed);
+        shared.note(|counts| {
+            counts.bytes += size;
+            if is_counted && ready {
+                counts.times.push(now());
             }
-            counts.changed.notify_one();
-        }
-        if awaited.is_empty()
-            && let Some(names) = named.take()
-        {
-            resource_names = names.clone();
-            let request = DiscoveryRequest {
-                type_url: counted.clone(),
-                resource_names: names,
+            if is_counted && !ready {
+                counts.ready += 1;
+            }
+        });
+        ready = ready || is_counted;
+        if awaited.is_empty() && !subscribed {
+            subscribed = true;
+            let request = DeltaDiscoveryRequest {
+                type_url: shared.counted.clone(),
+                resource_names_subscribe: shared.names.clone(),
                 ..Default::default()
             };
             requests.send(request).await.expect("open");
@@ -116,30 +133,36 @@ async fn main() {
         count,
     )
     .await;
-    let counts = Arc::new(Counts {
-        subscribed: AtomicUsize::new(0),
-        received: AtomicUsize::new(0),
+    let shared = Arc::new(Shared {
+        counts: Mutex::default(),
         changed: Notify::new(),
+        node: arguments.get("node").into(),
+        counted: arguments.get("count").into(),
+        names: list("names"),
+        wildcards: list("types"),
     });
     for (index, channel) in channels.into_iter().enumerate() {
-        let node = arguments.get("node").replace("{}", &index.to_string());
-        tokio::spawn(follow(
-            channel,
-            node,
-            arguments.get("count").into(),
-            list("names"),
-            list("types"),
-            counts.clone(),
-        ));
+        tokio::spawn(follow(channel, index, shared.clone()));
     }
-    while counts.subscribed.load(Ordering::Relaxed) < count {
-        counts.changed.notified().await;
-    }
-    println!("ready");
-    for round in 1.. {
-        while counts.received.load(Ordering::Relaxed) < round * count {
-            counts.changed.notified().await;
+    let wait = async |done: fn(&Counts, usize) -> bool| loop {
+        {
+            let mut counts = shared.counts.lock().expect("no panics");
+            if done(&counts, count) {
+                return std::mem::take(&mut *counts);
+            }
         }
-        println!("{round}");
+        shared.changed.notified().await;
+    };
+    println!("ready {}", wait(|counts, all| counts.ready == all).await.bytes);
+    for round in 1.. {
+        let mut counts = wait(|counts, all| counts.times.len() >= all).await;
+        counts.times.sort_unstable();
+        let last = counts.times.len() - 1;
+        println!(
+            "{round} {} {} {}",
+            counts.times[last * 99 / 100],
+            counts.times[last],
+            counts.bytes
+        );
     }
 }
