@@ -146,6 +146,7 @@ class Proxy:
         self.clusters: dict[str, Any] = {}
         self.routes: dict[str, Any] = {}
         self.refuse: set[str] = set()
+        self.words = "refused by the test"
         self.ask(types.CLUSTER)
         self.ask(types.LISTENER)
 
@@ -170,7 +171,7 @@ class Proxy:
         self.log.append((types.short(response.type_url), found))
         wanted = self.subscription.types[response.type_url].names
         if response.type_url in self.refuse:
-            answer = subscription.Request(response.type_url, wanted, "", response.nonce, "refused by the test")
+            answer = subscription.Request(response.type_url, wanted, "", response.nonce, self.words)
             self.subscription.request(answer)
             return
         self.subscription.request(

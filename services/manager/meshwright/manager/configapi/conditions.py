@@ -2,7 +2,7 @@
 
 Accepted          the object is valid and in force        Accepted, Invalid, Conflicted, Pending, NotFound
 ResolvedRefs      what it refers to exists                ResolvedRefs, RefNotFound, or a dialect's own word
-Programmed        all proxies have acknowledged it        Programmed, Pending
+Programmed        all proxies have acknowledged it        Programmed, Pending; Refused, with the proxy's words
 Conflicted        another object says something else      Conflicted; only where it is so, in both
 PartiallyInvalid  some of it has no effect                a dialect's own word; only where it is so
 """
@@ -16,6 +16,7 @@ from typing import Any
 from meshwright.core.config import Key
 from meshwright.manager.configapi.acknowledged import Acknowledged, acknowledged
 from meshwright.manager.configapi.catalogue import State
+from meshwright.manager.configapi.refusals import refused
 from meshwright.manager.model.fault import sentence
 from meshwright.manager.model.meaning import Notice
 from meshwright.manager.model.notices import CONFLICTED, notices
@@ -47,7 +48,7 @@ def conditions(key: Key, state: State, proxies: Sequence[Any], unreachable: Sequ
         *noticed(list(notices(state.mesh, [key]))),
     ]
     if not found.kind.owner:  # others' objects aren't for proxies
-        told.append(programmed(acknowledged(proxies, revision), unreachable))
+        told.append(programmed(acknowledged(proxies, revision), unreachable, refused(state.mesh, key, proxies)))
     return told
 
 
@@ -66,8 +67,13 @@ def noticed(found: Sequence[Notice]) -> list[Condition]:
     return told
 
 
-def programmed(known: Acknowledged, unreachable: Sequence[str] = ()) -> Condition:
-    """Say how far an object's revision has come; managers that are `unreachable` may have proxies without it."""
+def programmed(known: Acknowledged, unreachable: Sequence[str] = (), refusal: str = "") -> Condition:
+    """Say how far an object's revision has come; managers that are `unreachable` may have proxies without it.
+
+    `refusal` is what a proxy said of a resource that the object has a part in.
+    """
+    if refusal:
+        return Condition("Programmed", status=False, reason="Refused", message=refusal)
     complete = known.complete and not unreachable
     message = f"acknowledged by {known.have} of {known.proxies} proxies"
     message += f"; {known.error}" if known.error else ""

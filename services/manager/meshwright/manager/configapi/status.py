@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import islice
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ from meshwright.manager.configapi.catalogue import Catalogue
 from meshwright.manager.xds.hub import Connection, Hub
 
 _ASK_SECONDS = 2.0
+_REFUSALS = 20  # that are told of one type of one proxy
 
 Replicas = Callable[[], Awaitable[Iterable[tuple[str, str]]]]
 """Returns (name, address) of the other replicas."""
@@ -86,6 +88,11 @@ class StatusBoard:
                     sent_version=state.sent_version,
                     acknowledged_version=state.acknowledged_version,
                     error=state.error,
+                    refused=[
+                        config_pb2.ProxyStatusResponse.Refusal(name=name, words=words)
+                        for name, words in islice(state.refused.items(), _REFUSALS)
+                        if words
+                    ],
                 )
                 for type_url, state in subscription.types.items()
                 if state.asked
