@@ -33,6 +33,7 @@ from meshwright.manager.xds.bootstrap import ARGUMENTS, bootstrap
 from pki import Pki
 
 DEADLINE = 20.0
+HELD = "/held"  # applications never answer a request for it
 
 
 async def eventually(check: Callable[[], Any], what: str, timeout: float = DEADLINE) -> Any:
@@ -173,28 +174,37 @@ class Application(asyncio.Protocol):
         self._connections.append(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answer each head; the tests send no bodies."""
+        """Answer each head but those for `HELD`; the tests send no bodies."""
         for head in data.split(b"\r\n\r\n")[:-1]:
             self._heads.append(head)
+            if head.split(b" ", 2)[1] == HELD.encode():
+                continue
             body = self._name
             self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
 
 
 @contextlib.asynccontextmanager
-async def application(path: Path, name: str) -> AsyncIterator[list[bytes]]:
-    """Run an application; yields the heads of the requests that it got."""
+async def application(at: Path | int, name: str) -> AsyncIterator[list[bytes]]:
+    """Run an application on a Unix socket, or on a port of loopback; yields the heads of the requests that it got."""
     heads: list[bytes] = []
     connections: list[Any] = []
-    server = await asyncio.get_running_loop().create_unix_server(
-        lambda: Application(name, heads, connections), str(path)
-    )
+    loop = asyncio.get_running_loop()
+
+    def connected() -> Application:
+        return Application(name, heads, connections)
+
+    if isinstance(at, Path):
+        server: asyncio.Server = await loop.create_unix_server(connected, str(at))
+    else:
+        server = await loop.create_server(connected, "127.0.0.1", at)
     try:
         yield heads
     finally:
         server.close()
         for connection in connections:
             connection.close()
-        path.unlink(missing_ok=True)
+        if isinstance(at, Path):
+            at.unlink(missing_ok=True)
 
 
 async def get(

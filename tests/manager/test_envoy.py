@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket as sockets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ads import free_port, located, manager
 from envoys import Mixer, application, eventually, get, proxy, serving
-from meshes import SHOP, SPLIT, World
+from meshes import SHOP, SPLIT
 
 from meshwright.api.envoy.config.route.v3.route_components_pb2 import VirtualHost
 from meshwright.api.envoy.config.route.v3.route_pb2 import RouteConfiguration
@@ -22,52 +21,8 @@ from meshwright.core.grpc import introspection
 from meshwright.core.health import Health
 from meshwright.manager.xds import names, types, wire
 from meshwright.manager.xds.caller import Caller
-from meshwright.manager.xds.hub import Hub
-from meshwright.manager.xds.server import DiscoveryServer
 from meshwright.manager.xds.snapshot import Snapshot
-from meshwright.manager.xds.subscription import TypeState
 from pki import Pki
-
-
-@dataclass
-class Manager:
-    """The discovery half of a manager, with a mesh that the test changes."""
-
-    world: World
-    address: str
-    hub: Hub = field(default_factory=Hub)
-
-    def apply(self, text: str, **options: Any) -> None:
-        self.hub.publish(self.world.apply(text, **options))
-
-    def states(self, workload: str) -> dict[str, TypeState]:
-        [connection] = [c for c in self.hub.connections() if c.client.node.workload == workload]
-        return connection.subscription.types
-
-    def acknowledged(self, workload: str) -> int:
-        found = [c for c in self.hub.connections() if c.client.node.workload == workload]
-        return found[-1].subscription.acknowledged_revision if found else 0
-
-    async def settled(self, *workloads: str) -> None:
-        revision = self.world.mesh.revision
-
-        def all_at() -> bool:
-            return all(self.acknowledged(workload) == revision for workload in workloads)
-
-        await eventually(all_at, f"{workloads} at {revision}")
-
-
-@contextlib.asynccontextmanager
-async def manager(
-    pki: Pki, text: str, port: int = 0, parameters: names.Parameters | None = None
-) -> AsyncIterator[Manager]:
-    made = Manager(World(text, parameters), "")
-    made.hub.publish(made.world.snapshot)
-    async with serving(
-        f"127.0.0.1:{port}", pki.part("manager"), DiscoveryServer(made.hub, "mesh.local").add_to
-    ) as address:
-        made.address = address
-        yield made
 
 
 @contextlib.asynccontextmanager
@@ -81,20 +36,6 @@ async def mixer(pki: Pki) -> AsyncIterator[tuple[Mixer, str]]:
         lambda server: introspection.add_to_server(server, Health()),
     ) as address:
         yield made, address
-
-
-def free_port() -> int:
-    with sockets.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def located(text: str, folder: Path, *ports: int) -> str:
-    """Put sockets into the test's folder and replace the mesh's ports."""
-    text = text.replace("/run/", f"{folder}/")
-    for number, port in zip((21001, 21002), ports, strict=False):
-        text = text.replace(str(number), str(port))
-    return text
 
 
 @pytest.fixture
