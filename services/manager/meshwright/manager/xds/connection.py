@@ -24,12 +24,16 @@ _IDLE_SECONDS = 3600
 _EVERYTHING = ConnectionMatch()
 
 
-def chains(place: Place) -> Iterator[FilterChain]:
-    """Yield a chain for each condition under which connections to a port go somewhere."""
+def chains(place: Place) -> list[FilterChain]:
+    """Return a chain for each condition under which connections to a port go somewhere."""
     stated = place.subject.connection_routes(place.port, place.who)
     if not stated:
-        yield FilterChain(filters=[_filter(place, [(names.outbound(place.subject.service, place.port), 1)])])
-        return
+        return [FilterChain(filters=[_filter(place, [(names.outbound(place.subject.service, place.port), 1)])])]
+    # Envoy takes no listener without a chain: where all routes are for others, all connections are closed.
+    return list(_stated(stated, place)) or [FilterChain(filters=[_filter(place, [])])]
+
+
+def _stated(stated: Iterable[ConnectionRoute], place: Place) -> Iterator[FilterChain]:
     seen = set()
     for route in stated:
         for condition in route.matches or (_EVERYTHING,):
