@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ads import Manager, free_port, located, manager
 from envoys import application, eventually, get, proxy
 from meshes import SHOP
-from test_envoy import Manager, free_port, located, manager, mixer
+from test_envoy import mixer
 
 from meshwright.manager.xds import names
 from pki import Pki
