@@ -30,6 +30,7 @@ from meshwright.manager.election import Election
 from meshwright.manager.model import mesh
 from meshwright.manager.replicas import Replicas
 from meshwright.manager.settings import ManagerSettings
+from meshwright.manager.xds import csds
 from meshwright.manager.xds.hub import Hub
 from meshwright.manager.xds.names import Parameters
 from meshwright.manager.xds.server import SERVICES, DiscoveryServer
@@ -52,6 +53,7 @@ def rules(trust_domain: str) -> list[tuple[str, tuple[str, ...]]]:
         ("/meshwright.config.v1.ConfigService/ProxyStatus", (admin, manager)),
         ("/meshwright.config.v1.ConfigService/", (admin,)),
         *((f"/{service}/", (everyone,)) for service in SERVICES),
+        (f"/{csds.SERVICE}/", (admin,)),
     ]
 
 
@@ -116,6 +118,7 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         editor = Editor(catalogue, writer, chronicle, owners, previews, hub.convergence, owned)
         config_pb2_grpc.add_ConfigServiceServicer_to_server(ConfigService(catalogue, editor, chronicle, status), server)
         DiscoveryServer(hub, settings.trust_domain).add_to(server)
+        csds.ClientStatus(hub).add_to(server)
         address = await own.serve(server, grace=1.0)
         if settings.rest:
             await _rest(settings, own, catalogue, editor, chronicle, status)

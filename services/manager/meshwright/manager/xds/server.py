@@ -26,6 +26,8 @@ _log = structlog.get_logger(__name__)
 
 C = TypeVar("C", bound=Client)
 
+_MAX_NODE = 16 << 10  # bytes
+
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
 SERVICES: dict[str, tuple[str, str]] = {
@@ -81,7 +83,7 @@ class XdsServer(Generic[C]):
             node, rest = streams.requests.first(raw, delta=delta)
             node_id = node.id
             client = self._source.admit(node, caller)
-            connection = Connection(client, Subscription(streams.responses), node)
+            connection = Connection(client, Subscription(streams.responses), _bounded(node))
             stream = Stream(context, connection, streams.requests, partial(self._source.settled, connection))
             with streams.joined(connection):
                 await stream.run(rest, delta=delta, only=only)
@@ -96,6 +98,11 @@ class DiscoveryServer(XdsServer[Any]):
 
     def __init__(self, hub: Hub, trust_domain: str) -> None:
         super().__init__(MeshSource(hub, trust_domain))
+
+
+def _bounded(node: Any) -> Any:
+    """Keep what a client says of itself, or of one that says a lot its names alone."""
+    return node if node.ByteSize() <= _MAX_NODE else type(node)(id=node.id, cluster=node.cluster)
 
 
 def _handler(server: XdsServer[Any], *, delta: bool, only: str) -> Any:

@@ -80,6 +80,10 @@ class TypeState:
         """Whether everything sent was accepted."""
         return not self.nonce and not self.error and not self.again
 
+    def is_under_way(self, name: str) -> bool:
+        """Whether a resource was sent and the client hasn't said yet what it thinks of it."""
+        return bool(self.nonce) and any(resource.name == name for resource in self._last)
+
     def request(self, request: Request) -> bool:
         """Take a request of the state of the world; return whether it asks for more than before."""
         named = request.names
