@@ -256,3 +256,38 @@ async def test_an_ingress_rule_of_2017_lets_clients_in(pki: Pki, short: Path) ->
 
         await eventually(open_, "the gateway serves")
         assert (await ask(port, "/else", "anything"))[0] == 404
+
+
+OUTSIDE = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: partner}
+spec:
+  hosts: [partner.example.com]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: STATIC
+  endpoints: [{address: "unix:///run/partner.sock"}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: partner}
+spec:
+  hosts: [partner.example.com]
+  http:
+    - match: [{uri: {prefix: /secret}}]
+      directResponse: {status: 403}
+    - route: [{destination: {host: partner.example.com}}]
+"""
+
+
+async def test_a_host_outside_is_called_by_its_name_and_under_its_routes(pki: Pki, short: Path) -> None:
+    more = OUTSIDE.replace("/run/", f"{short}/")
+    async with street(pki, short, more) as (manager_, _), application(short / "partner.sock", "partner") as heads:
+        shop = short / "shop" / "mesh.sock"
+        assert await get(shop, "partner.example.com") == (200, "partner")
+        assert await get(shop, "partner.example.com:80", "/items") == (200, "partner")
+        assert (await get(shop, "partner.example.com", "/secret"))[0] == 403
+        assert len(heads) == 2
+        manager_.apply("", remove=("ServiceEntry/partner",))
+        await manager_.settled("shop-0")
+        assert (await get(shop, "partner.example.com"))[0] == 404

@@ -12,6 +12,7 @@ from meshwright.manager.classic.routes import request_match
 from meshwright.manager.model.domain import host_of
 from meshwright.manager.model.external import External, ExternalPort, Resolution
 from meshwright.manager.model.gateway import Certificate, Gateway, Server, ServerTls, Termination
+from meshwright.manager.model.meaning import Notice
 from meshwright.manager.model.parse import Parsed
 from meshwright.manager.model.routing import Backend, Destination, Dialect, HttpMatch, HttpRoute, Routes, Text
 from meshwright.manager.model.traffic import Settings, Tls, TlsMode, TrafficPolicy
@@ -73,6 +74,13 @@ def external(key: Key, spec: EgressRuleSpec) -> External:
     ports = tuple(ExternalPort(port.port, port.protocol, f"{port.protocol}-{port.port}") for port in spec.ports)
     resolution = Resolution.NONE if host.startswith("*") else Resolution.DNS
     return External(key, (host,), ports, resolution=resolution)
+
+
+def notices(key: Key, spec: EgressRuleSpec) -> Iterator[Notice]:
+    """Tell what of it proxies can't do."""
+    if spec.destination.service.startswith("*"):
+        message = "has no effect here: proxies don't know what its callers dialled, name the hosts"
+        yield Notice(key, "spec.destination.service", "Unsupported", message)
 
 
 def origination(key: Key, spec: EgressRuleSpec) -> TrafficPolicy | None:

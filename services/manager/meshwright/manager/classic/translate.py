@@ -30,6 +30,7 @@ def translate(members: Iterable[Parsed], context: Context) -> Meaning:
                 entries.append(parsed)
             case EgressRule() as document:
                 exits.append(parsed)
+                notices += borders.notices(parsed.key, document.spec)
                 if made := borders.origination(parsed.key, document.spec):
                     advice.append(made)
     ways_in, led_in = borders.ingress(entries, context.namespace)

@@ -104,3 +104,9 @@ def notices(key: Key, spec: ServiceEntrySpec) -> Iterator[Notice]:
     for number, entry in enumerate(spec.endpoints):
         text = "the mesh has one network: give addresses that its proxies reach"
         yield from unsupported(key, [(f"spec.endpoints[{number}].network", entry.network, text)])
+    for number, host in enumerate(spec.hosts):
+        wild = host.startswith("*") and not spec.endpoints and spec.workload_selector is None
+        text = "proxies don't know what its callers dialled: name the hosts, or write endpoints"
+        yield from unsupported(key, [(f"spec.hosts[{number}]", wild, text)])
+        short = "." not in host
+        yield from unsupported(key, [(f"spec.hosts[{number}]", short, "a host outside has a dot in its name")])

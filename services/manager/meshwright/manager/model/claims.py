@@ -7,7 +7,7 @@ namespace, which is asked by no other caller; then the host's; then the first by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -19,6 +19,8 @@ from meshwright.manager.model.routing import MESH, ConnectionRoute, HttpRoute, R
 from meshwright.manager.model.traffic import TrafficPolicy
 
 Labels = tuple[tuple[str, str], ...]
+OUTSIDE = ""
+"""Stands for the namespace of hosts that are no services of the mesh."""
 ANYBODY = ""
 """The caller's namespace of all those that nothing special is said for."""
 
@@ -141,15 +143,29 @@ def spread(meaning: Meaning) -> Mapping[str, Said]:
             led_to = service_of(destination.host)
             if led_to and destination.labels:
                 groups.setdefault(led_to[0], set()).add((led_to[1], destination.labels))
-        if MESH in each.gateways and (service := service_of(each.host)):
-            routes.setdefault(service[0], []).append(each)
+        if MESH in each.gateways:
+            routes.setdefault(_owner(each.host), []).append(each)
     for policy in meaning.policies:
-        if service := service_of(policy.host):
-            policies.setdefault(service[0], []).append(policy)
+        policies.setdefault(_owner(policy.host), []).append(policy)
     return {
         owner: Said(tuple(routes.get(owner, ())), tuple(policies.get(owner, ())), frozenset(groups.get(owner, ())))
         for owner in sorted({*routes, *policies, *groups})
     }
+
+
+def _owner(host: str) -> str:
+    service = service_of(host)
+    return service[0] if service else OUTSIDE
+
+
+def outside(owner: str, hosts: Collection[str], heard: Mapping[str, Said]) -> Mapping[str, Spoken]:
+    """Return what is said of a namespace's external hosts; `heard` is what is said of all, by who says it."""
+    found = {}
+    for host in sorted(hosts):
+        claims = (Claim(who, each) for who in sorted(heard) for each in heard[who].routes if each.host == host)
+        advice = (Advice(who, each) for who in sorted(heard) for each in heard[who].policies if each.host == host)
+        found[host] = Spoken(owner, tuple(claims), tuple(advice))
+    return found
 
 
 def gather(owner: str, heard: Mapping[str, Said]) -> Mapping[str, Spoken]:

@@ -90,11 +90,12 @@ class Service:
     allow_on_outage: bool
     cluster_ips: tuple[str, ...] = ()
     headless: bool = False
+    external: str = ""  # its DNS name, where it isn't the one that follows from the other two
 
     @property
     def host(self) -> str:
         """The whole DNS name."""
-        return host_of(self.name, self.namespace)
+        return self.external or host_of(self.name, self.namespace)
 
     @property
     def clustered(self) -> bool:
@@ -221,6 +222,7 @@ class Area:
     says: Mapping[str, Said] = field(default_factory=dict)  # the part of it about services, by their namespace
     heard: Mapping[str, Said] = field(default_factory=dict)  # what all say of its own services, by who says it
     spoken: Mapping[str, Spoken] = field(default_factory=dict)  # the same, by service
+    outside: Mapping[str, Spoken] = field(default_factory=dict)  # what all say of its external hosts
     abroad: Mapping[str, Known | None] = field(default_factory=dict)  # hosts elsewhere that its services' routes name
 
     governed: Governed = FREE  # what is enforced at its workloads
@@ -304,6 +306,16 @@ def _listen(areas: dict[str, Area], before: Mapping[str, Area], touched: set[str
             areas[namespace] = replace(area, heard=heard, spoken=claims.gather(namespace, heard))
             altered.add(namespace)
     for namespace, area in areas.items():
+        hosts = frozenset(host for external in area.meaning.externals for host in external.hosts)
+        if hosts or area.outside:
+            outside = claims.outside(namespace, hosts, said.get(claims.OUTSIDE, {}))
+            old = before.get(namespace)
+            if old is not None and outside == old.outside:
+                outside = old.outside
+            if outside is not area.outside:
+                areas[namespace] = replace(area, outside=outside)
+                altered.add(namespace)
+    for namespace, area in areas.items():
         if namespace in altered or any(_namespace(host) in altered for host in area.abroad):
             old = before.get(namespace)
             abroad = _abroad(area, areas)
@@ -330,7 +342,7 @@ def _obey(areas: dict[str, Area], mesh: Mesh, touched: Collection[str]) -> None:
 def _abroad(area: Area, areas: Mapping[str, Area]) -> Mapping[str, Known | None]:
     hosts = {
         destination.host
-        for each in area.spoken.values()
+        for each in (*area.spoken.values(), *area.outside.values())
         for claim in each.claims
         for destination in claim.routes.destinations
     }

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from meshwright.manager.model.claims import Labels
+from meshwright.manager.model.external import External
 from meshwright.manager.model.mesh import Area, Endpoint, Port, Protocol, Service
 from meshwright.manager.model.routing import CallerMatch
-from meshwright.manager.xds import caller, cluster, endpoint, names, redirect, route, subject, wire
+from meshwright.manager.xds import caller, cluster, endpoint, external, names, redirect, route, subject, wire
 from meshwright.manager.xds.action import Place
 from meshwright.manager.xds.caller import Caller, Variants
 from meshwright.manager.xds.subject import Subject
@@ -63,6 +64,21 @@ def translate(area: Area, previous: AreaResources, parameters: names.Parameters)
             routes |= {names.outbound_to(service.host, number): redirected for number in whole.http}
         for name, addresses in _assignments(area, service, subject.carried(service), parameters):
             endpoints[name] = _assigned(previous.made, made, name, addresses)
+    for whole, entry in external.subjects(area):
+        host = whole.service.external
+
+        def known(kind: str, make: Callable[[Subject, Caller], T], nothing: T) -> Variants[T]:
+            made_from = whole, entry  # noqa: B023 (it is called in this turn)
+            make = partial(_told, entry, make, nothing)  # noqa: B023
+            variants = partial(_variants, whole, make, *(entry.exported or ()))  # noqa: B023
+            return _keep(previous.made, made, (kind, host), made_from, variants)  # noqa: B023
+
+        clusters[host] = known("clusters", partial(external.clusters, parameters, entry), {})
+        hosts[host] = known("hosts", _hosts, ())
+        if whole.service.cluster_ips:
+            listeners[host] = known("listeners", partial(_listeners, parameters), {})
+            redirected = known("routes", _routes, {})
+            routes |= {names.outbound_to(host, number): redirected for number in whole.http}
     return AreaResources(
         _same(previous.clusters, clusters),
         endpoints,
@@ -81,6 +97,10 @@ def moved(area: Area, before: Area, previous: AreaResources, parameters: names.P
     same = area.services is before.services and area.accounts is before.accounts and area.spoken is before.spoken
     if not same or area.abroad is not before.abroad or area.endpoints.keys() != before.endpoints.keys():
         return None
+    if area.outside is not before.outside or area.meaning.externals != before.meaning.externals:
+        return None
+    if any(entry.selector for entry in area.meaning.externals):
+        return None  # its endpoints are workloads, and stand in clusters
     endpoints, made = {**previous.endpoints}, {**previous.made}
     for key, now in area.endpoints.items():
         if now is before.endpoints[key]:
@@ -92,6 +112,11 @@ def moved(area: Area, before: Area, previous: AreaResources, parameters: names.P
         for name, addresses in _assignments(area, service, ports, parameters):
             endpoints[name] = _assigned(previous.made, made, name, addresses)
     return replace(previous, endpoints=endpoints, made=made)
+
+
+def _told(entry: External, make: Callable[[Subject, Caller], T], nothing: T, of_service: Subject, who: Caller) -> T:
+    """Make something of an external host for those callers that know of it."""
+    return make(of_service, who) if entry.exported is None or who.namespace in entry.exported else nothing
 
 
 def _variants(part: Subject, make: Callable[[Subject, Caller], T], *more: str) -> Variants[T]:

@@ -75,10 +75,15 @@ def outbound(
         if mixed:
             cluster.transport_socket_matches.append(_plain_text())
     if port.protocol is not Protocol.OTHER:
-        options = _http2(keepalive=True) if http2 else _http1()
-        policy.connections(options, limits)
-        cluster.typed_extension_protocol_options[_HTTP].CopyFrom(wire.pack(options))
+        speak(cluster, limits, http2=http2)
     return cluster
+
+
+def speak(cluster: Cluster, limits: Limits, *, http2: bool) -> None:
+    """Say which HTTP a cluster's endpoints speak."""
+    options = _http2(keepalive=True) if http2 else _http1()
+    policy.connections(options, limits)
+    cluster.typed_extension_protocol_options[_HTTP].CopyFrom(wire.pack(options))
 
 
 def _plain_text() -> Cluster.TransportSocketMatch:

@@ -35,8 +35,10 @@ def default_port(service: Service) -> Port | None:
 
 def hosts(service: Service, port: Port, *, short: bool) -> list[str]:
     """Return the authorities that mean a service's port; `short` adds the bare name, for its own namespace."""
-    whole = [service.host, f"{service.name}.{service.namespace}.svc", f"{service.name}.{service.namespace}"]
-    known = [*whole, service.name] if short else whole
+    whole = [service.host]
+    if not service.external:
+        whole += [f"{service.name}.{service.namespace}.svc", f"{service.name}.{service.namespace}"]
+    known = [*whole, service.name] if short and not service.external else whole
     with_port = [f"{host}:{port.number}" for host in known]
     return [*with_port, *known] if port == default_port(service) else with_port
 

@@ -252,7 +252,8 @@ class Snapshot:
         for other in sorted(self._areas):
             here = {host for where, host in wanted if where in ("*", other)}
             for service in sorted(self._areas[other].clusters):
-                if "*" in here or host_of(service, other) in here:
+                host = service if "." in service else host_of(service, other)  # one outside has its own name
+                if "*" in here or host in here:
                     yield other, service
 
 
