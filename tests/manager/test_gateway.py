@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from ads import Manager, free_port, located, manager
 from envoys import DEADLINE, application, eventually, get, proxy
 from meshes import SHOP, World
-from test_envoy import Manager, free_port, located, manager, mixer
+from test_envoy import mixer
 
 from meshwright.manager.xds import types
 from pki import Pki
