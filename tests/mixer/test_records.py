@@ -6,21 +6,18 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 import pytest
 import servers
-from mixers import Mixer
-from otlp_collector import Collector, attribute
+from otlp_collector import attribute
+from record_platform import Platform, alone, metric_reaches, paths, running, unmarked
 
 from meshwright.api.envoy.data.accesslog.v3 import accesslog_pb2
 from meshwright.api.envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 from meshwright.api.istio.mixer.v1 import mixer_pb2_grpc
 from meshwright.core import errors
-from meshwright.core.bus import server_config
-from meshwright.core.identity import StaticIdentity
 from meshwright.mixer import check
 from pki import Pki
 
@@ -29,58 +26,11 @@ pytestmark = pytest.mark.timeout(150)  # processes start slowly on a busy machin
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
-@dataclass
-class Platform:
-    """NATS, a collector and what mixers need to reach both."""
-
-    folder: Path
-    pki: Pki
-    nats: servers.Process
-    nats_tls: Path
-    collector: Collector
-    mixers: list[Mixer] = field(default_factory=list)
-
-    def mixer(self, name: str, *, nats: bool = True) -> Mixer:
-        bus = ("--nats", self.nats.address, "--nats-tls", str(self.nats_tls)) if nats else ()
-        config = self.folder / "config"
-        config.mkdir(exist_ok=True)
-        mixer = Mixer(self.folder / name, self.pki, "--otlp", self.collector.address, *bus, config=config)
-        self.mixers.append(mixer)
-        return mixer
-
-    async def report(self, mixer: Mixer, count: int, timeout: float = 5) -> None:
-        """Report `count` requests, in batches as a sidecar does."""
-        sidecar = self.pki.workload("shop")
-        for start in range(0, count, 50):
-            records = [{"request.path": f"/{start + n}", "response.code": 200} for n in range(min(50, count - start))]
-            await mixer.report(sidecar, *records, timeout=timeout)
-
-
 @pytest.fixture
 async def platform(tmp_path: Path, pki: Pki) -> AsyncIterator[Platform]:
     infrastructure = servers.InfrastructurePki()
-    port = servers.free_port()
-    config = tmp_path / "nats.conf"
-    tls = infrastructure.write(tmp_path / "nats-tls", "nats")
-    config.write_text(server_config(listen=f"127.0.0.1:{port}", tls=tls, store=tmp_path / "store"))
-    nats = servers.Process([servers.nats_binary(), "-c", str(config)], port, tmp_path / "nats.log")
-    nats.start()
-    async with Collector(StaticIdentity(pki.part("collector"))) as collector:
-        running = Platform(tmp_path, pki, nats, infrastructure.write(tmp_path / "mixer-tls", "mixer"), collector)
-        yield running
-        for mixer in running.mixers:
-            mixer.kill()
-    nats.kill()
-
-
-async def metric_reaches(mixer: Mixer, name: str, value: float, seconds: float = 30) -> None:
-    async with asyncio.timeout(seconds):
-        while await mixer.metric(name) < value:
-            await asyncio.sleep(0.05)
-
-
-def paths(collector: Collector) -> Counter[str]:
-    return Counter(attribute(record.attributes, "url.path") for record in collector.logs)
+    async with running(tmp_path, pki, infrastructure, alone(tmp_path, infrastructure)) as platform:
+        yield platform
 
 
 async def test_an_access_log_becomes_a_log_record_and_metrics(platform: Platform) -> None:
@@ -164,9 +114,8 @@ async def test_exporter_down_and_worker_killed_lose_nothing(platform: Platform) 
     await metric_reaches(mixer, "meshwright_mixer_records_acknowledged_total", count)
 
     copies = Counter(identifier for identifier, _ in collector.record_ids())
-    unmarked = Counter(identifier for identifier, redelivered in collector.record_ids() if not redelivered)
     assert len(copies) == count
-    assert max(unmarked.values(), default=1) == 1
+    assert unmarked(collector) == 1
     assert await asyncio.to_thread(mixer.stop) == 0
 
 
@@ -198,8 +147,7 @@ async def test_nats_killed_costs_no_record(platform: Platform) -> None:
     platform.nats.start()
     await reporting
     await collector.until(lambda: len(paths(collector)) == 100, 45)
-    unmarked = Counter(identifier for identifier, redelivered in collector.record_ids() if not redelivered)
-    assert max(unmarked.values(), default=1) == 1
+    assert unmarked(collector) == 1
     assert await asyncio.to_thread(mixer.stop) == 0
 
 
@@ -227,8 +175,51 @@ async def test_what_was_answered_survives_kill_9_of_mixer_and_nats_at_once(platf
     platform.nats.start()
     await mixer.start()
     await collector.until(lambda: answered <= paths(collector).keys(), 45)
-    unmarked = Counter(identifier for identifier, redelivered in collector.record_ids() if not redelivered)
-    assert max(unmarked.values(), default=1) == 1
+    assert unmarked(collector) == 1
+    assert await asyncio.to_thread(mixer.stop) == 0
+
+
+async def test_an_outage_of_minutes_loses_nothing(platform: Platform) -> None:
+    """As many attempts as three minutes have at the usual rests of 5 s, which `--rest-seconds` makes short here."""
+    count, attempts, collector = 60, 40, platform.collector
+    mixer = platform.mixer("mixer", "--rest-seconds", "0.05")
+    await mixer.start()
+    await collector.stop()
+    await platform.report(mixer, count)
+    await metric_reaches(mixer, "meshwright_mixer_records_returned_total", count * attempts, 90)
+    await platform.report(mixer, count, first=count)
+    await collector.start()
+    await collector.until(lambda: len(paths(collector)) == 2 * count, 45)
+    assert unmarked(collector) == 1
+    assert await asyncio.to_thread(mixer.stop) == 0
+
+
+async def test_a_full_queue_makes_reports_wait_and_loses_nothing(platform: Platform) -> None:
+    """The backend is away until the stream has all it may keep: reports aren't answered, and are when there is room."""
+    collector, sidecar = platform.collector, platform.pki.workload("shop")
+    mixer = platform.mixer("mixer", "--record-bytes", str(1 << 20), "--rest-seconds", "0.05")
+    await mixer.start()
+    await collector.stop()
+    answered: set[str] = set()
+
+    async def report(reporter: int) -> None:
+        for number in range(10):
+            path = f"/{reporter}/{number}"
+            record = {"request.path": path, "request.useragent": "x" * 50_000, "response.code": 200}
+            with contextlib.suppress(grpc.RpcError, errors.MeshwrightError):  # half a minute without room
+                await mixer.report(sidecar, record, timeout=100)
+                answered.add(path)
+
+    async with asyncio.TaskGroup() as reporters:
+        for reporter in range(4):
+            reporters.create_task(report(reporter))
+        health = await mixer.until(lambda health: "records" in health["parts"], 60)
+        assert "maximum bytes" in health["parts"]["records"]["reason"]
+        assert health["ready"]
+        assert 0 < len(answered) < 40
+        await collector.start()
+    await collector.until(lambda: len(paths(collector)) == 40, 60)
+    assert unmarked(collector) == 1
     assert await asyncio.to_thread(mixer.stop) == 0
 
 

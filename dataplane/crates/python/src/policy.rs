@@ -102,7 +102,7 @@ impl PolicyEngine {
     }
 
     /// Begins to store reports and to deliver them; without a queue they stay in this process.
-    #[pyo3(signature = (queue, *, memory_bytes, batch_records, batch_seconds))]
+    #[pyo3(signature = (queue, *, memory_bytes, batch_records, batch_seconds, rest_seconds))]
     fn carry_records(
         &self,
         py: Python<'_>,
@@ -110,12 +110,14 @@ impl PolicyEngine {
         memory_bytes: usize,
         batch_records: usize,
         batch_seconds: f64,
+        rest_seconds: f64,
     ) -> PyResult<()> {
         let settings = meshwright_reports::Settings {
             nats: queue.map(|queue| queue.0.clone()),
             memory_bytes,
             batch_records,
             batch_wait: seconds("batch_seconds", batch_seconds)?,
+            longest_rest: seconds("rest_seconds", rest_seconds)?,
             recorder: recorder(),
         };
         py.detach(|| runtime().block_on(self.state.carry(settings)))

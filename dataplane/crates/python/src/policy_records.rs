@@ -16,10 +16,10 @@ pub(crate) struct RecordQueue(pub(crate) Nats);
 #[pymethods]
 impl RecordQueue {
     #[new]
-    #[pyo3(signature = (server, tls, user, *, max_bytes, replicas))]
-    fn new(server: String, tls: Option<PathBuf>, user: String, max_bytes: i64, replicas: usize) -> Self {
+    #[pyo3(signature = (servers, tls, user, *, max_bytes, replicas))]
+    fn new(servers: Vec<String>, tls: Option<PathBuf>, user: String, max_bytes: i64, replicas: usize) -> Self {
         Self(Nats {
-            server,
+            servers,
             tls,
             user,
             bytes: max_bytes,

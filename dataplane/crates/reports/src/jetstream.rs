@@ -42,8 +42,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Where NATS is and who we are there.
 #[derive(Debug, Clone)]
 pub struct Nats {
-    /// host:port
-    pub server: String,
+    /// Each host:port. The client uses one of them, and those that the cluster tells it of, as long as it answers.
+    pub servers: Vec<String>,
     /// Folder with cert.pem, key.pem and ca.pem; None: plain text, between processes of one machine.
     pub tls: Option<PathBuf>,
     /// The user: the prefix of the subjects on which answers arrive, and what the server's lists show.
@@ -74,7 +74,7 @@ impl std::fmt::Debug for Jetstream {
 
 impl std::fmt::Display for Nats {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "NATS at {}", self.server)
+        write!(out, "NATS at {}", self.servers.join(", "))
     }
 }
 
@@ -115,8 +115,11 @@ impl Jetstream {
             }
             None => "nats",
         };
+        let servers: Vec<_> = (settings.servers.iter())
+            .map(|server| format!("{scheme}://{server}"))
+            .collect();
         let client = options
-            .connect(format!("{scheme}://{}", settings.server))
+            .connect(servers)
             .await
             .map_err(|error| format!("{settings}: {error}"))?;
         // Mostly it is there at once, and then nobody need hear that it wasn't.

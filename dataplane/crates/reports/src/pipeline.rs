@@ -33,6 +33,8 @@ pub struct Settings {
     pub batch_records: usize,
     /// How long a record waits for others to fill its batch.
     pub batch_wait: Duration,
+    /// How long a handler that refused a batch rests at the most, before another one tries it.
+    pub longest_rest: Duration,
     /// Where spans of deliveries go.
     pub recorder: Arc<Recorder>,
 }
@@ -92,9 +94,9 @@ impl Pipeline {
         let worker = Worker {
             queue: queue.clone(),
             rules: Box::new(rules),
+            rests: Arc::new(Rests::new(settings.longest_rest)),
             settings,
             registry: self.registry.clone(),
-            rests: Arc::new(Rests::default()),
             handover: self.handover.clone(),
             health: self.health.clone(),
             counters: self.counters.clone(),

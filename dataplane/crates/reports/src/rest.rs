@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(5);
 /// Whoever tries has so long, before somebody else may.
 const TRIAL: Duration = Duration::from_secs(30);
 
@@ -19,13 +18,24 @@ struct Rest {
 }
 
 /// By handler.
-#[derive(Debug, Default)]
-pub(crate) struct Rests(Mutex<HashMap<String, Rest>>);
+#[derive(Debug)]
+pub(crate) struct Rests {
+    longest: Duration,
+    rests: Mutex<HashMap<String, Rest>>,
+}
 
 impl Rests {
+    /// Rests grow from half a second to `longest`.
+    pub(crate) fn new(longest: Duration) -> Self {
+        Rests {
+            longest,
+            rests: Mutex::default(),
+        }
+    }
+
     /// How long the handler rests yet; None: give it what there is. After a rest this says so once.
     pub(crate) fn left(&self, handler: &str) -> Option<Duration> {
-        let mut rests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
         let rest = rests.get_mut(handler)?;
         let now = Instant::now();
         if rest.until > now {
@@ -37,25 +47,28 @@ impl Rests {
 
     /// It took a batch.
     pub(crate) fn end(&self, handler: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(handler);
+        self.rests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(handler);
     }
 
     /// It refused one; returns for how long it rests now.
     pub(crate) fn begin(&self, handler: &str) -> Duration {
-        let mut rests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let rest = rests.entry(handler.to_owned()).or_insert(Rest {
             until: now,
             pause: FIRST / 2,
         });
-        rest.pause = (rest.pause * 2).min(LONGEST);
+        rest.pause = (rest.pause * 2).min(self.longest);
         rest.until = now + rest.pause;
         rest.pause
     }
 
     /// When each of `handlers` rests: until the first may be tried.
     pub(crate) fn all_until<'a>(&self, handlers: impl Iterator<Item = &'a str>) -> Option<Instant> {
-        let rests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
         let mut soonest = None;
         for handler in handlers {
             let until = rests.get(handler)?.until;
@@ -71,7 +84,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn after_its_rest_one_tries() {
-        let rests = Rests::default();
+        let rests = Rests::new(Duration::from_secs(5));
         assert_eq!(rests.left("a"), None);
         let pause = rests.begin("a");
         assert!(rests.left("a").is_some());
@@ -85,7 +98,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_rest_only_when_each_does() {
-        let rests = Rests::default();
+        let rests = Rests::new(Duration::from_secs(5));
         rests.begin("a");
         assert_eq!(rests.all_until(["a", "b"].into_iter()), None);
         rests.begin("b");

@@ -237,7 +237,13 @@ class PolicyEngine:
     def set_session(self, handler: str, id: str | None) -> None: ...
     def remote_statistics(self) -> dict[str, QuestionStatistics]: ...
     def carry_records(
-        self, queue: RecordQueue | None, *, memory_bytes: int, batch_records: int, batch_seconds: float
+        self,
+        queue: RecordQueue | None,
+        *,
+        memory_bytes: int,
+        batch_records: int,
+        batch_seconds: float,
+        rest_seconds: float,
     ) -> None: ...
     def take_records(self, timeout: float) -> RecordBatch | None: ...
     def finish_records(self, timeout: float) -> bool: ...
@@ -293,7 +299,9 @@ class RecordBatch:
 
 @final
 class RecordQueue:
-    def __new__(cls, server: str, tls: str | None, user: str, *, max_bytes: int, replicas: int) -> RecordQueue: ...
+    def __new__(
+        cls, servers: Sequence[str], tls: str | None, user: str, *, max_bytes: int, replicas: int
+    ) -> RecordQueue: ...
 
 @final
 class Rules:

@@ -17,12 +17,12 @@ from meshwright.dataplane.grpc import identity as identities
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordQueue:
-    """A JetStream stream: `server` is host:port, `tls` the folder with cert.pem, key.pem and ca.pem.
+    """A JetStream stream: `servers` are a cluster's host:port, `tls` the folder with cert.pem, key.pem and ca.pem.
 
     `user` prefixes the subjects of answers; the stream keeps `max_bytes`, each message on `replicas` servers.
     """
 
-    server: str
+    servers: Sequence[str]
     tls: Path | None
     user: str
     max_bytes: int
@@ -132,20 +132,26 @@ class Engine:
         memory_bytes: int = 32 << 20,
         batch_records: int = 512,
         batch_seconds: float = 0.2,
+        rest_seconds: float = 5.0,
     ) -> None:
         """Begin to store reports in `queue` and to deliver them to handlers; once an engine.
 
         Without a queue they stay in memory, `memory_bytes` at the most. A Report is answered OK when it is stored.
-        Handlers get `batch_records` at once, or what has come `batch_seconds` after the first.
+        Handlers get `batch_records` at once, or what has come `batch_seconds` after the first; one that refused rests
+        for `rest_seconds` at the most before another batch tries it.
         """
         native: _native.RecordQueue | None = None
         if queue is not None:
             tls = None if queue.tls is None else str(queue.tls)
             native = _native.RecordQueue(
-                queue.server, tls, queue.user, max_bytes=queue.max_bytes, replicas=queue.replicas
+                queue.servers, tls, queue.user, max_bytes=queue.max_bytes, replicas=queue.replicas
             )
         self._native.carry_records(
-            native, memory_bytes=memory_bytes, batch_records=batch_records, batch_seconds=batch_seconds
+            native,
+            memory_bytes=memory_bytes,
+            batch_records=batch_records,
+            batch_seconds=batch_seconds,
+            rest_seconds=rest_seconds,
         )
 
     def take_records(self, timeout: float) -> _native.RecordBatch | None:

@@ -82,7 +82,11 @@ class ServiceSettings(BaseSettings):
     etcd_tls: Path | None = Field(
         None, description="Folder with cert.pem, key.pem and ca.pem for etcd. Required with --etcd."
     )
-    nats: str | None = Field(None, description="NATS server as host:port. None: messages stay in this process.")
+    nats: Addresses = Field(
+        (),
+        description="NATS servers as host:port,host:port. None: messages stay in this process.",
+        validate_default=True,
+    )
     nats_tls: Path | None = Field(
         None, description="Folder with cert.pem, key.pem and ca.pem for NATS. Required with --nats."
     )

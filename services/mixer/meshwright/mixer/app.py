@@ -162,7 +162,7 @@ def _installed(health: healths.Health) -> Mapping[str, Adapter]:
 def _carry(engine: Engine, settings: MixerSettings) -> None:
     """Begin the way of records."""
     queue = settings.nats and RecordQueue(
-        server=settings.nats,
+        servers=settings.nats,
         tls=settings.nats_tls,
         user=settings.part,
         max_bytes=settings.record_bytes,
@@ -173,6 +173,7 @@ def _carry(engine: Engine, settings: MixerSettings) -> None:
         memory_bytes=min(settings.record_bytes, _MEMORY_BYTES),
         batch_records=settings.batch_records,
         batch_seconds=settings.batch_seconds,
+        rest_seconds=settings.rest_seconds,
     )
 
 

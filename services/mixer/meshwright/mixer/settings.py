@@ -61,6 +61,13 @@ class MixerSettings(ServiceSettings):
     batch_seconds: float = Field(
         0.2, ge=0.001, le=10, description="Seconds that a record waits for others to fill its batch."
     )
+    rest_seconds: float = Field(
+        5.0,
+        ge=0.01,
+        le=300,
+        description="Seconds that an adapter which refused a batch rests at the most before another batch tries it: "
+        "longer spares a backend that is ill, shorter finds one sooner that is well again.",
+    )
     rate_limit_headers: bool = Field(
         False,
         description="Whether the rate limit service's answers carry RateLimit-Limit, -Remaining and -Reset for the "

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator
 from meshwright.core.bus.api import Bus, Delivery, Message
 from meshwright.core.bus.memory import MemoryBus
 from meshwright.core.bus.nats import NatsBus
-from meshwright.core.bus.server_config import server_config
+from meshwright.core.bus.server_config import Cluster, server_config
 from meshwright.core.health import Health
 from meshwright.core.settings import ServiceSettings
 
-__all__ = ["Bus", "Delivery", "MemoryBus", "Message", "NatsBus", "connect", "server_config"]
+__all__ = ["Bus", "Cluster", "Delivery", "MemoryBus", "Message", "NatsBus", "connect", "server_config"]
 
 
 @contextlib.asynccontextmanager
@@ -25,8 +25,8 @@ async def connect(settings: ServiceSettings, health: Health | None = None) -> As
 
     A server that can't be reached yet is no error: the bus connects when it comes, and `health` says so under ``bus``.
     """
-    if settings.nats is None:
+    if not settings.nats:
         yield MemoryBus()
         return
-    async with NatsBus(settings.nats, settings.nats_tls, name=settings.part, health=health) as bus:
+    async with NatsBus(settings.nats[0], settings.nats_tls, name=settings.part, health=health) as bus:
         yield bus
