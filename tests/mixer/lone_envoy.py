@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import envoy
+import json_web_tokens
 import servers
+from json_web_tokens import Issuer
 
 EXTENSIONS = "type.googleapis.com/envoy.extensions."
+TOKENS = "envoy.filters.http.jwt_authn"
 LOG_FORMAT = "%DYNAMIC_METADATA(envoy.filters.http.ext_authz)%\n"
 
 
@@ -80,7 +83,24 @@ def listener(name: str, port: int, *filters: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def http_filters(port: int, log: Path) -> dict[str, Any]:
+def tokens(issuer: Issuer) -> dict[str, Any]:
+    """Reads a token where there is one; what is in it goes along with the question to mixer."""
+    provider = {
+        "issuer": json_web_tokens.NAME,
+        "local_jwks": {"inline_string": issuer.keys},
+        "payload_in_metadata": "payload",
+        "clear_route_cache": False,
+    }
+    requirement = {"requires_any": {"requirements": [{"provider_name": "issuer"}, {"allow_missing": {}}]}}
+    return typed(
+        TOKENS,
+        "filters.http.jwt_authn.v3.JwtAuthentication",
+        providers={"issuer": provider},
+        rules=[{"match": {"prefix": "/"}, "requires": requirement}],
+    )
+
+
+def http_filters(port: int, log: Path, issuer: Issuer) -> dict[str, Any]:
     """The HTTP listener: checked, limited, logged to mixer and to a file."""
     route = {
         "match": {"prefix": "/"},
@@ -103,11 +123,13 @@ def http_filters(port: int, log: Path) -> dict[str, Any]:
         stat_prefix="http",
         route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
         http_filters=[
+            tokens(issuer),
             typed(
                 "envoy.filters.http.ext_authz",
                 "filters.http.ext_authz.v3.ExtAuthz",
                 transport_api_version="V3",
                 grpc_service=MIXER,
+                metadata_context_namespaces=[TOKENS],
             ),
             typed(
                 "envoy.filters.http.ratelimit",
@@ -157,7 +179,7 @@ def tcp_filters(name: str, port: int) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def envoy_asking(mixer: str, application: str, folder: Path) -> AsyncIterator[tuple[Ports, Path]]:
+async def envoy_asking(mixer: str, application: str, folder: Path, issuer: Issuer) -> AsyncIterator[tuple[Ports, Path]]:
     """Run it; yields its ports and the file of its own log."""
     ports = Ports(servers.free_port(), servers.free_port(), servers.free_port())
     own_log, log, admin = folder / "access.log", folder / "envoy.log", folder / "admin.sock"
@@ -166,7 +188,7 @@ async def envoy_asking(mixer: str, application: str, folder: Path) -> AsyncItera
         "admin": {"address": {"pipe": {"path": str(admin)}}},
         "static_resources": {
             "listeners": [
-                http_filters(ports.http, own_log),
+                http_filters(ports.http, own_log, issuer),
                 tcp_filters("tcp", ports.tcp),
                 tcp_filters("closed", ports.closed),
             ],

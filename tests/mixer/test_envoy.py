@@ -14,11 +14,24 @@ import httpx
 import pytest
 import pytest_asyncio
 import yaml
+from json_web_tokens import NAME, Issuer
 from lone_envoy import Ports, envoy_asking
 from mixers import Mixer
 from otlp_collector import Collector, attribute
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]  # a busy machine starts slowly
+
+
+CLAIMS = {
+    "principal": "request.auth.principal",
+    "audiences": "request.auth.audiences",
+    "presenter": "request.auth.presenter",
+    "groups": 'request.auth.claims["groups"]',
+    "level": 'request.auth.claims["level"]',
+    "staff": 'request.auth.claims["staff"]',
+    "raw": "request.auth.raw_claims",
+}
+"""What a token says, as the page of attributes has it, by the header in which it leaves."""
 
 
 def document(kind: str, name: str, **spec: Any) -> dict[str, Any]:
@@ -35,6 +48,7 @@ def rules(closed: int) -> list[dict[str, Any]]:
         document("handler", "forbid", compiledAdapter="denier", params={"status": not_for_you}),
         document("instance", "nothing", compiledTemplate="checknothing"),
         document("rule", "deny-admin", match='request.url_path.startsWith("/admin")', actions=deny),
+        document("rule", "deny-guests", match='request.auth.claims["role"] == "guest"', actions=deny),
         document("rule", "deny-port", match=f'context.protocol == "tcp" && destination.port == {closed}', actions=deny),
         document(
             "rule",
@@ -44,6 +58,7 @@ def rules(closed: int) -> list[dict[str, Any]]:
                 {"name": "x-tier", "values": ['"gold"'], "operation": "REPLACE"},
                 {"name": "x-hop", "values": ['"mixer"'], "operation": "APPEND"},
                 {"name": "x-secret", "operation": "REMOVE"},
+                *({"name": name, "values": [value], "operation": "REPLACE"} for name, value in CLAIMS.items()),
                 {"name": "?tenant", "values": ['request.query_params["q"] | "none"'], "operation": "REPLACE"},
                 {"name": "?debug", "operation": "REMOVE"},
             ],
@@ -86,6 +101,7 @@ def rules(closed: int) -> list[dict[str, Any]]:
                     "rule": 'check.rule | "-"',
                     "why": 'check.error_message | "-"',
                     "decision": 'check.decision_id | ""',
+                    **{name: f'{value} | "-"' for name, value in CLAIMS.items()},
                 },
             },
         ),
@@ -101,6 +117,7 @@ class World:
     collector: Collector
     heads: list[bytes]
     mixer: Mixer
+    issuer: Issuer
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
         """Send a request through Envoy."""
@@ -126,6 +143,7 @@ class World:
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     folder = tmp_path_factory.mktemp("envoy")
     heads: list[bytes] = []
+    issuer = Issuer()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -144,10 +162,10 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         arguments = ("--insecure-loopback", "--otlp", collector.address, "--rate-limit-headers")
         mixer = Mixer(folder / "mixer", None, *arguments, config=config)
         await mixer.start()
-        async with envoy_asking(mixer.address, address, folder) as (ports, log):
+        async with envoy_asking(mixer.address, address, folder, issuer) as (ports, log):
             (config / "rules.yaml").write_text(yaml.safe_dump_all(rules(ports.closed)))
-            await mixer.until_metric("meshwright_mixer_policy_rules", lambda count: count >= 8)
-            yield World(ports, log, collector, heads, mixer)
+            await mixer.until_metric("meshwright_mixer_policy_rules", lambda count: count >= 9)
+            yield World(ports, log, collector, heads, mixer, issuer)
         assert await asyncio.to_thread(mixer.stop) == 0
 
 
@@ -186,6 +204,35 @@ async def test_an_allowed_request_leaves_changed(world: World) -> None:
     found = {each.key: each.value for each in record.attributes}
     assert found["attempts"].int_value == 1
     assert (found["reporter"].string_value, found["app"].string_value) == ("proxy-1", "catalog")
+
+
+async def test_a_tokens_claims_are_attributes_of_request_and_record(world: World) -> None:
+    """Envoy's jwt_authn has proved the token: rules decide by what is in it, and read each row of the page."""
+    claims = {
+        "sub": "ann", "aud": ["shop", "till"], "azp": "app", "role": "clerk", "groups": ["a", "b"],
+        "level": 3, "staff": True, "address": {"city": "Bern"},
+    }  # fmt: skip
+    answer = await world.get("/claims", authorization=f"Bearer {world.issuer.token(**claims)}")
+    assert answer.status_code == 200
+    record = await world.logged(path="/claims?tenant=none")
+    lines = world.heads[-1].decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines if ": " in line)
+    logged = {name: attribute(record.attributes, name) for name in CLAIMS}
+    for told in (headers, logged):
+        assert (told["principal"], told["audiences"], told["presenter"]) == (f"{NAME}/ann", "shop,till", "app")
+        assert (told["groups"], told["level"], told["staff"]) == ("a,b", "3", "true")
+        raw = json.loads(told["raw"])
+        assert {name: raw[name] for name in claims} == claims
+
+
+async def test_a_token_may_forbid_and_a_forged_one_never_arrives(world: World) -> None:
+    """A guest is denied by a rule; what another issuer signed is Envoy's to refuse; without a token nothing is told."""
+    guest = await world.get("/", authorization=f"Bearer {world.issuer.token(sub='bob', role='guest')}")
+    assert (guest.status_code, guest.text) == (403, "forbid.meshwright-system:not for you")
+    forged = await world.get("/forged", authorization=f"Bearer {Issuer().token(sub='ann')}")
+    assert forged.status_code == 401
+    assert (await world.get("/bare")).status_code == 200
+    assert "principal" not in world.heads[-1].decode()
 
 
 async def test_a_used_up_limit_is_429_with_headers(world: World) -> None:

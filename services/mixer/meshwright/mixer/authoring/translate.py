@@ -268,11 +268,15 @@ def _windows(limit: Limit) -> Iterable[tuple[str, int, int]]:
 
 
 def _metric(measure: Measure, instance: str, namespace: str) -> dict[str, Any]:
-    """As the handlers of metrics take it: opentelemetry names the instance `instance`, prometheus `instanceName`."""
+    """As the handlers of metrics take it: opentelemetry names the instance `instance`, prometheus `instanceName`.
+
+    The name is the author's; without a namespace prometheus would put `istio_` before it.
+    """
     kind = _METRIC_KINDS[measure.kind]
     if measure.to == "prometheus":
         metric: dict[str, Any] = {
             "name": measure.name,
+            "namespace": "",
             "instanceName": f"{instance}.instance.{namespace}",
             "kind": kind,
             "labelNames": sorted(measure.by),
