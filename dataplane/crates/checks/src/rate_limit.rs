@@ -133,10 +133,9 @@ impl RateLimits {
                 .iter()
                 .map(|question| question.subject.instance.to_string())
                 .collect();
-            let wanted = questions[0].wanted.as_ref().map_or(0, |wanted| wanted.amount);
             let answers = state.ask(questions).await;
             // Only what adapters granted counts here, each by its handler's failure policy.
-            if wanted > 0 && demand.settle(&[], &answers).grant.granted < wanted {
+            if demand.amount > 0 && demand.settle(&[], &answers).grant.granted < demand.amount {
                 answer.over.extend(names);
             }
         }

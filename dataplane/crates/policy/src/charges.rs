@@ -34,9 +34,13 @@ pub struct Charges {
     pub references: References,
     /// When the bag asked for it.
     pub explanation: Option<Explanation>,
+    /// How much of each of `charges` one of what was asked for is.
+    factors: Vec<i64>,
     questions: Vec<Question>,
-    asked: Vec<Arc<Asked>>,
-    amount: i64,
+    /// Of each question, with its factor.
+    asked: Vec<(Arc<Asked>, i64)>,
+    /// What was asked for.
+    pub amount: i64,
     /// Nobody may keep a grant: it depends on more than callers compare.
     single_use: bool,
     max_validity: u64,
@@ -90,6 +94,7 @@ impl Program {
             refused: None,
             references: References::default(),
             explanation: None,
+            factors: Vec::new(),
             questions: Vec::new(),
             asked: Vec::new(),
             amount: demand.amount,
@@ -149,6 +154,15 @@ impl Program {
     ) -> Result<Option<String>, BadRequest> {
         let handler = &self.handlers[action.handler as usize];
         let instance = &self.instances[action.instance as usize];
+        let factor = match (demand.quota, instance.charge) {
+            (None, Some(node)) => match evaluation.value(node) {
+                Ok(Value::Int(factor)) if factor > 0 => factor,
+                Err(Failure::Request(message)) => return Err(BadRequest::Invalid(message)),
+                _ => return Ok(None),
+            },
+            _ => 1,
+        };
+        let whole = demand.amount.saturating_mul(factor);
         match &handler.adapter {
             Built::Quotas {
                 limits,
@@ -176,7 +190,7 @@ impl Program {
                     is_fixed: limit.is_fixed,
                     // What stays taken until it is released can't be leased for a time.
                     is_leased: *is_leased && amount.window > 0,
-                    amount: demand.amount,
+                    amount: whole,
                     best_effort: demand.best_effort,
                     deduplication_id: demand.deduplication_id.map(str::to_owned),
                     min_deduplication: *min_deduplication,
@@ -186,6 +200,7 @@ impl Program {
                     result.trials.push(Trial { rule, charge });
                 } else {
                     result.charges.push(charge);
+                    result.factors.push(factor);
                 }
                 Ok(None)
             }
@@ -196,13 +211,13 @@ impl Program {
                     Ok(fields) => fields,
                     Err(lacking) => return check::lacks(evaluation, instance, lacking).map(Some),
                 };
-                result.asked.push(asked.clone());
+                result.asked.push((asked.clone(), factor));
                 result.questions.push(Question {
                     asked: asked.clone(),
                     subject: instance.subject.clone(),
                     fields,
                     wanted: Some(Wanted {
-                        amount: demand.amount,
+                        amount: whole,
                         best_effort: demand.best_effort,
                         deduplication_id: demand.deduplication_id.map(str::to_owned),
                     }),
@@ -252,6 +267,7 @@ impl Charges {
     /// Takes everything back but the references.
     pub(crate) fn clear(&mut self) {
         self.charges.clear();
+        self.factors.clear();
         self.trials.clear();
         self.questions.clear();
         self.asked.clear();
@@ -262,14 +278,11 @@ impl Charges {
         if self.refused.is_some() {
             return Settled::default();
         }
-        let mut all = grants.to_vec();
-        all.extend(
-            self.asked
-                .iter()
-                .zip(answers)
-                .map(|(asked, answer)| self.grant(asked, answer)),
-        );
-        let Some(mut grant) = least(&all) else {
+        let asked: Vec<_> = (self.asked.iter().zip(answers))
+            .map(|((asked, factor), answer)| (self.grant(asked, *factor, answer), *factor))
+            .collect();
+        let all = (grants.iter().copied().zip(self.factors.iter().copied())).chain(asked.iter().copied());
+        let Some(mut grant) = least(all) else {
             let granted = self.amount;
             let valid = if self.single_use {
                 0
@@ -288,63 +301,65 @@ impl Charges {
         if self.single_use {
             grant.valid = 0;
         }
-        let asked = &all[grants.len()..];
-        let surplus = self.questions.iter().zip(asked);
+        let surplus = self.questions.iter().zip(&asked);
         let returns = surplus
-            .filter(|(_, each)| self.amount > 0 && each.granted > grant.granted)
-            .map(|(question, each)| Question {
+            .filter(|(_, (each, factor))| self.amount > 0 && each.granted > grant.granted * factor)
+            .map(|(question, (each, factor))| Question {
                 wanted: Some(Wanted {
-                    amount: grant.granted - each.granted,
+                    amount: grant.granted * factor - each.granted,
                     best_effort: true,
                     deduplication_id: None,
                 }),
                 ..question.clone()
             });
         Settled {
-            releases: surplus_of(&self.charges, grants, grant.granted),
+            releases: self.surplus(grants, grant.granted),
             returns: returns.collect(),
             grant,
         }
     }
 
-    fn grant(&self, asked: &Asked, answer: &Answer) -> Grant {
+    fn grant(&self, asked: &Asked, factor: i64, answer: &Answer) -> Grant {
+        let whole = self.amount.saturating_mul(factor);
         match answer {
             Ok(reply) if reply.status.code == 0 => Grant {
-                granted: reply.granted.clamp(0, self.amount.saturating_abs()),
+                granted: reply.granted.clamp(0, whole.saturating_abs()),
                 valid: u64::try_from(reply.valid_nanos).unwrap_or_default(),
                 ..Grant::default()
             },
             Ok(_) => Grant::default(),
             Err(_) if asked.is_open => Grant {
-                granted: self.amount,
+                granted: whole,
                 ..Grant::default()
             },
             Err(_) => Grant::default(),
         }
     }
+
+    /// What to give back so that no cell paid for nothing, where so much of what was asked for is granted.
+    fn surplus(&self, grants: &[Grant], granted: i64) -> Vec<Charge> {
+        let charged = self.charges.iter().zip(grants).zip(&self.factors);
+        charged
+            .filter(|((charge, grant), factor)| charge.amount > 0 && grant.granted > granted * **factor)
+            .map(|((charge, grant), factor)| Charge {
+                amount: granted * factor - grant.granted,
+                deduplication_id: None,
+                ..charge.clone()
+            })
+            .collect()
+    }
 }
 
-fn least(grants: &[Grant]) -> Option<Grant> {
-    Some(Grant {
-        granted: grants.iter().map(|grant| grant.granted).min()?,
-        valid: grants.iter().map(|grant| grant.valid).min()?,
-        ..Grant::default()
-    })
-}
-
-/// What to give back so that no cell paid for nothing.
-fn surplus_of(charges: &[Charge], grants: &[Grant], granted: i64) -> Vec<Charge> {
-    let surplus = charges
-        .iter()
-        .zip(grants)
-        .filter(|(charge, grant)| charge.amount > 0 && grant.granted > granted);
-    surplus
-        .map(|(charge, grant)| Charge {
-            amount: granted - grant.granted,
-            deduplication_id: None,
-            ..charge.clone()
+/// The least of all, each in terms of what was asked for.
+fn least(grants: impl Iterator<Item = (Grant, i64)>) -> Option<Grant> {
+    grants
+        .map(|(grant, factor)| (grant.granted / factor, grant.valid))
+        .reduce(|one, other| (one.0.min(other.0), one.1.min(other.1)))
+        .map(|(granted, valid)| Grant {
+            granted,
+            valid,
+            ..Grant::default()
         })
-        .collect()
 }
 
 impl Limit {

@@ -21,6 +21,8 @@ pub(crate) struct Instance {
     pub(crate) subject: Arc<Subject>,
     /// By name, in order of names.
     pub(crate) fields: Vec<(Arc<str>, At)>,
+    /// Of a quota: what a request is charged whose caller names no quotas; None: one.
+    pub(crate) charge: Option<At>,
     /// Of a generator: attributes and their values.
     pub(crate) bindings: Vec<(Slot, At)>,
     /// Of a generator: the outputs that the bindings read.
@@ -101,6 +103,11 @@ impl Instance {
         if let Some(pair) = fields.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(Refused::new(place, format!("has field {} twice", pair[0].0)));
         }
+        let charge = match instance.charge {
+            Some(_) if variety != Variety::Quota => return Err(Refused::new(place, "only a quota has a charge")),
+            Some(node) => Some(expressions.expect(node, &[Type::Int64], &format!("{place}.charge"))?),
+            None => None,
+        };
         let has_bindings = !instance.bindings.is_empty() || !instance.outputs.is_empty();
         if has_bindings && variety != Variety::AttributeGenerator {
             return Err(Refused::new(place, "only an attribute generator has bindings"));
@@ -122,6 +129,7 @@ impl Instance {
                 variety,
             }),
             fields,
+            charge,
             bindings,
             outputs: expressions.own_outputs(&instance.outputs, place)?,
         })

@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{Attributes, Builder, Operation, Type, Variety, names};
+use common::{Attributes, Builder, Operation, Type, Variety, limit, names};
 use meshwright_api::google::rpc::Status;
 use meshwright_api::istio::mixer::v1 as mixer;
 use meshwright_api::meshwright::policy::v1 as compiled;
@@ -470,4 +470,74 @@ fn an_open_quota_that_fails_grants_what_was_asked() {
     builder.rule(None, asked, quota);
     let (settled, _) = settled(&builder, 5, false, &[], &[Err(Failed::TimedOut)]);
     assert_eq!((settled.grant.granted, settled.grant.valid), (5, 0));
+}
+
+#[test]
+fn quotas_of_which_a_request_costs_several_are_settled_in_requests() {
+    let mut builder = Builder::new();
+    let (one, many) = (builder.quota("one", &[]), builder.quota("many", &[]));
+    let five = builder.constant(compiled::constant::Value::Int64Value(5));
+    builder.0.instances[many as usize].charge = Some(five);
+    let quotas = builder.quotas(vec![limit(one, 10), limit(many, 12)]);
+    builder.rule(None, quotas, one);
+    builder.rule(None, quotas, many);
+    let asked = builder.asked("redis", true);
+    builder.rule(None, asked, many);
+    let program = Program::load(&builder.bytes()).unwrap();
+    let bag = meshwright_policy::Bag::new(program.names());
+    let charge = |quota, amount| {
+        let demand = Demand {
+            quota,
+            amount,
+            best_effort: true,
+            deduplication_id: None,
+        };
+        program.charges(&bag, demand, 0).unwrap()
+    };
+    let grant = |granted| Grant {
+        granted,
+        valid: 9,
+        ..Default::default()
+    };
+    let amounts = |charges: &meshwright_policy::Charges| -> Vec<i64> {
+        charges.charges.iter().map(|charge| charge.amount).collect()
+    };
+    let mut three = charge(None, 3);
+    assert_eq!(amounts(&three), [3, 15]);
+    assert_eq!(three.questions()[0].wanted.as_ref().unwrap().amount, 15);
+    let settled = three.settle(&[grant(3), grant(12)], &[Err(Failed::TimedOut)]);
+    assert_eq!(settled.grant.granted, 2, "two requests at five each");
+    let releases: Vec<i64> = settled.releases.iter().map(|release| release.amount).collect();
+    assert_eq!(releases, [-1, -2]);
+    assert_eq!(settled.returns[0].wanted.as_ref().unwrap().amount, -5);
+    let mut single = charge(None, 1);
+    single.questions();
+    let settled = single.settle(&[grant(1), grant(0)], &[Err(Failed::TimedOut)]);
+    assert_eq!((settled.grant.granted, settled.releases[0].amount), (0, -1));
+    assert_eq!(
+        amounts(&charge(Some("many"), 3)),
+        [3],
+        "who names a quota says how much"
+    );
+}
+
+#[test]
+fn a_quota_of_which_a_request_costs_nothing_is_not_charged() {
+    for nothing in [0, -3] {
+        let mut builder = Builder::new();
+        let quota = builder.quota("count", &[]);
+        let nothing = builder.constant(compiled::constant::Value::Int64Value(nothing));
+        builder.0.instances[quota as usize].charge = Some(nothing);
+        let quotas = builder.quotas(vec![limit(quota, 1)]);
+        builder.rule(None, quotas, quota);
+        let program = Program::load(&builder.bytes()).unwrap();
+        let demand = Demand {
+            quota: None,
+            amount: 7,
+            best_effort: false,
+            deduplication_id: None,
+        };
+        let bag = meshwright_policy::Bag::new(program.names());
+        assert!(program.charges(&bag, demand, 0).unwrap().are_unlimited());
+    }
 }

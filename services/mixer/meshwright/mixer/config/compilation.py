@@ -11,7 +11,6 @@ from meshwright.api.policy.v1 import policy_pb2 as pb
 from meshwright.mixer.adapter.v1 import Adapter
 from meshwright.mixer.cexl import ValueType
 from meshwright.mixer.config import defaults
-from meshwright.mixer.config.client_specs import client_specs
 from meshwright.mixer.config.compiled import Compiled, Lists, Sink
 from meshwright.mixer.config.document_expressions import DocumentExpressions
 from meshwright.mixer.config.documents import Documents
@@ -51,6 +50,8 @@ class Compilation:
 
     def compile(self) -> Compiled:
         """Instances, then handlers, then rules: each comes after what it refers to."""
+        for owned in self._written.expressions.specs.parts:
+            self._places.owned.append((self._nodes.add(owned.expression), owned.owner, owned.field))
         for identity, instance in sorted(self._found.instances.items()):
             if identity not in self._found.dropped:
                 self._instances.add(identity, instance)
@@ -76,7 +77,6 @@ class Compilation:
             warnings=self._warnings(),
             dropped=tuple(self._found.violations),
             is_left=self._is_left(),
-            specs=client_specs(self._found),
             providers=self._handlers.providers,
             remotes=remotes,
         )
@@ -118,6 +118,6 @@ class Compilation:
 
     def _warnings(self) -> tuple[Violation, ...]:
         idle = sorted({*self._found.instances, *self._found.handlers} - self._handlers.used - self._rules.used)
-        return tuple(
-            Violation(identity, "metadata.name", "no rule uses it", self._found.sources[identity]) for identity in idle
-        )
+        found = [(identity, "metadata.name", "no rule uses it") for identity in idle]
+        found += self._written.expressions.specs.unused
+        return tuple(Violation(*each, self._found.sources[each[0]]) for each in found)

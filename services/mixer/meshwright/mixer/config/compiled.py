@@ -11,7 +11,6 @@ from meshwright.mixer.config.adapters import ListChecker
 from meshwright.mixer.config.places import Places
 from meshwright.mixer.config.violation import Violation
 from meshwright.mixer.remote.handlers import RemoteHandler
-from meshwright.mixer.specs import ClientSpecs
 
 Lists = Mapping[str, Sequence[str]]
 """What providers have given, by handler (`name.namespace`); a handler isn't there while its list can't be had."""
@@ -33,8 +32,8 @@ class Sink:
 class Compiled:
     """`policy` is what the engine loads; `sinks` are the handlers of the record pipeline by `name.namespace`.
 
-    `dropped` says why documents are left out; when nothing `is_left` that is every rule that was written. `specs` are
-    what clients of mixer are configured with, `providers` the handlers whose lists others provide.
+    `dropped` says why documents are left out; when nothing `is_left` that is every rule that was written. `providers`
+    are the handlers whose lists others provide.
     """
 
     policy: bytes
@@ -44,6 +43,5 @@ class Compiled:
     warnings: tuple[Violation, ...] = ()
     dropped: tuple[Violation, ...] = ()
     is_left: bool = True
-    specs: ClientSpecs | None = None
     providers: Mapping[str, ListChecker] = field(default_factory=dict)
     remotes: Mapping[str, RemoteHandler] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from meshwright.mixer.config.documents import Readings
 from meshwright.mixer.config.expressions import Expressions
 from meshwright.mixer.config.nodes import FORMAT, Nodes
 from meshwright.mixer.config.rule_parts import RuleParts
+from meshwright.mixer.config.service_specs import service_specs
 from meshwright.mixer.config.violation import Violation
 
 GLOBAL_NAMESPACE = "meshwright-system"
@@ -66,8 +67,9 @@ class PolicyCompiler:
         for violation in refused:
             found.refuse(violation.object, violation.field, violation.message)
         documents.add_policies(found, self._namespace)
-        if found.vocabulary != self._expressions.vocabulary:
-            self._expressions = Expressions(found.vocabulary)
+        specs = service_specs(found)
+        if found.vocabulary != self._expressions.vocabulary or specs != self._expressions.specs:
+            self._expressions = Expressions(found.vocabulary, specs)
             self._nodes = Nodes()
         is_new = not self._nodes or self._is_stale()
         if is_new:

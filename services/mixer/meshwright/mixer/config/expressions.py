@@ -8,16 +8,18 @@ from typing import Any, TypeVar
 from meshwright.mixer.cel import compile_cel
 from meshwright.mixer.cexl import ValueType, compile_expression
 from meshwright.mixer.cexl.typed import Expression
+from meshwright.mixer.config.service_specs import ServiceSpecs
 
 T = TypeVar("T")
+_NO_SPECS = ServiceSpecs()
 _Key = tuple[str, ValueType | None, str]
 
 
 class Expressions:
-    """Expressions of one vocabulary, by text and expected type; equal texts give the same object."""
+    """Expressions of one vocabulary by text and expected type, with specs applied; equal texts give the same object."""
 
-    def __init__(self, vocabulary: Mapping[str, ValueType]) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, vocabulary: Mapping[str, ValueType], specs: ServiceSpecs = _NO_SPECS) -> None:
+        self.vocabulary, self.specs = vocabulary, specs
         self._before: dict[_Key, Expression] = {}
         self._now: dict[_Key, Expression] = {}
         self._made: dict[int, tuple[Expression, Any]] = {}  # by identity: hashing a tree would walk it
@@ -38,7 +40,7 @@ class Expressions:
         result = self._now.get(key) or self._before.get(key)
         if result is None:
             compiler = compile_cel if language == "CEL" else compile_expression
-            result = compiler(source, expected, self.vocabulary)
+            result = self.specs.applied(compiler(source, expected, self.vocabulary))
         self._now[key] = result
         return result
 

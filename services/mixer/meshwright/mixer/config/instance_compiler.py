@@ -127,6 +127,9 @@ class InstanceCompiler:
     def _keep(self, identity: Identity, instance: models.Instance, template: Template, compiled: pb.Instance) -> None:
         """Compile the bindings, and put the instance into the policy if nothing was wrong with it."""
         self._bindings(identity, instance, template, compiled)
+        charge = self._written.expressions.specs.charges.get(identity.name.casefold())
+        if template.variety is Variety.QUOTA and charge is not None:
+            compiled.charge = self._written.nodes.add(charge)
         if identity in self._found.dropped:
             return
         self._policy.instances.append(compiled)

@@ -32,7 +32,7 @@ def compile_with(
 ) -> Expression:
     """Compile an expression that may read outputs; ExpressionError when it can't be used."""
     vocabulary = ChainMap({name: output.type for name, output in outputs.items()}, {**expressions.vocabulary})
-    return _told_apart(Expressions(vocabulary).compile(source, expected, language), outputs)
+    return _told_apart(Expressions(vocabulary, expressions.specs).compile(source, expected, language), outputs)
 
 
 def read(expression: Expression) -> list[Output]:

@@ -28,6 +28,8 @@ class Places:
         self._arguments = arguments
         self.roots: list[tuple[int, Identity, str]] = []
         """The nodes that are whole expressions, with their documents and fields."""
+        self.owned: list[tuple[int, Identity, str]] = []
+        """The nodes that documents have put into the expressions of others, and are at fault for."""
 
     def add(self, name: str, identity: Identity) -> int:
         """Note that the list's next part comes from `identity`; return the part's index."""
@@ -44,7 +46,8 @@ class Places:
         reason = match["rest"].partition(": ")[2] or match["rest"]
         if match["list"] == "nodes":
             using = self._using(index)
-            places = [(identity, field) for node, identity, field in self.roots if node in using]
+            owned = [(identity, field) for node, identity, field in self.owned if node in using]
+            places = owned or [(identity, field) for node, identity, field in self.roots if node in using]
         else:
             name = match["list"]
             places = [(identity, _FIELDS[name]) for identity in self._lists.get(name, [])[index : index + 1]]

@@ -173,7 +173,8 @@ class ApiKey(Model):
         return morsel.value or None if morsel is not None else None
 
 
-_USUAL_KEYS = (ApiKey(query="key"), ApiKey(query="api_key"), ApiKey(header="x-api-key"))
+USUAL_KEYS = (ApiKey(query="key"), ApiKey(query="api_key"), ApiKey(header="x-api-key"))
+"""Where a key is looked for when a spec doesn't say."""
 
 
 class HttpApiSpec(Model):
@@ -197,7 +198,7 @@ class HttpApiSpec(Model):
 
     def api_key(self, path: str, headers: Mapping[str, str]) -> str | None:
         """The caller's key; without `apiKeys` it is looked for in `?key=`, `?api_key=` and x-api-key."""
-        places = self.api_keys or _USUAL_KEYS
+        places = self.api_keys or USUAL_KEYS
         return next((key for place in places if (key := place.find(path, headers)) is not None), None)
 
 

@@ -36,6 +36,17 @@ class UriTemplate:
                 return False
         return len(parts) == len(self.segments)
 
+    @property
+    def pattern(self) -> str:
+        """A regular expression (RE2) that matches a whole path, without a query, exactly where the template fits."""
+        parts = [re.escape(text) if kind == _LITERAL else "[^/]+" for kind, text in self.segments if kind != _REST]
+        body = f"/*{'/'.join(parts)}"
+        if len(parts) == len(self.segments):
+            body += "/*"
+        else:
+            body += "(?:/(?s:.*))?" if parts else "(?s:.*)"
+        return f"{body}:{re.escape(self.verb)}" if self.verb else body
+
     def __lt__(self, other: UriTemplate) -> bool:
         return self._rank < other._rank
 
