@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from meshwright.api.config.v1 import config_pb2
 from meshwright.core.config import Key, Object, from_json
+from meshwright.manager.analyze.finding import Finding, Severity
 from meshwright.manager.errors import Problem, Refused
 
 Preview = Literal["none", "names", "text"]
@@ -232,3 +233,14 @@ def proxy(message: Any) -> ProxyStatus:
 def status(message: Any) -> Status:
     """Read what proxies have acknowledged."""
     return Status(message.revision, tuple(map(proxy, message.proxies)), tuple(message.unreachable))
+
+
+def findings(answer: Any, sources: Sequence[str]) -> list[tuple[Finding, str]]:
+    """Read what an analysis found, each with the document that it is about, where that was in the request."""
+    return [
+        (
+            Finding(each.code, Severity[each.severity.upper()], key(each.key), each.field, each.message, each.remedy),
+            sources[each.index] if 0 <= each.index < len(sources) else "",
+        )
+        for each in answer.findings
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from meshwright.manager.commands import changes, history, reading, waiting
+from meshwright.manager.commands import analyzing, changes, history, reading, waiting
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -18,5 +18,6 @@ for _name, _command in (
     ("history", history.history_command),
     ("diff", history.diff_command),
     ("watch", history.watch_command),
+    ("analyze", analyzing.analyze_command),
 ):
     app.command(_name)(_command)

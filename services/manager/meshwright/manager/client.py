@@ -18,6 +18,7 @@ from meshwright.core import errors, identity
 from meshwright.core.config import Key, Object, from_json
 from meshwright.core.grpc import Channel
 from meshwright.manager import answers
+from meshwright.manager.analyze.finding import Finding
 from meshwright.manager.answers import (
     Condition,
     Event,
@@ -232,6 +233,15 @@ class Client:
                 if not after:
                     return found, revision
         raise errors.Conflict("the configuration changes faster than it can be listed: try again")
+
+    async def analyze(self, objects: Sequence[Object] = (), *, namespace: str = "") -> Sequence[tuple[Finding, str]]:
+        """Return what is probably wrong in the mesh, as it would be with `objects` applied, and in which of these."""
+        request = config_pb2.AnalyzeRequest(
+            objects=[config_pb2.Object(key=answers.key_message(found.key), json=found.json) for found in objects],
+            namespace=namespace,
+        )
+        answer = await self._call(self._stub.Analyze(request, timeout=self._timeout))
+        return answers.findings(answer, [found.source for found in objects])
 
     async def status(self) -> Status:
         """Return what each connected proxy has acknowledged."""

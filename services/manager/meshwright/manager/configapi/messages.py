@@ -7,6 +7,7 @@ from typing import Any
 from meshwright.api.config.v1 import config_pb2
 from meshwright.core.config import Key
 from meshwright.core.config.history import Change, Difference, Revision
+from meshwright.manager.analyze.finding import Finding
 from meshwright.manager.configapi.plan import Action
 from meshwright.manager.configapi.preview import ResourceChange
 from meshwright.manager.configapi.terms import Expectation, Outcome
@@ -96,4 +97,17 @@ def difference_message(difference: Difference) -> Any:
     change = Change.CHANGED if before and after else Change.CREATED if after else Change.DELETED
     return config_pb2.DiffResponse.ObjectDiff(
         key=key_message(difference.key), action=_ACTIONS[Action[change.name]], before=before or "", after=after or ""
+    )
+
+
+def finding_message(finding: Finding, index: int) -> Any:
+    """Write what an analysis found."""
+    return config_pb2.AnalyzeResponse.Finding(
+        code=finding.code,
+        severity=finding.severity.name.lower(),
+        key=key_message(finding.key),
+        field=finding.field,
+        message=finding.message,
+        remedy=finding.remedy,
+        index=index,
     )

@@ -67,7 +67,7 @@ def apply(documents: Sequence[tuple[Key | None, str]], state: State, owned: Owne
 
     Objects of kinds that are `owned` by a cluster are refused: they are changed there.
     """
-    _check_size([text for _, text in documents])
+    check_size([text for _, text in documents])
     return _put(documents, state, owned)
 
 
@@ -126,7 +126,7 @@ def _put(documents: Sequence[tuple[Key | None, str]], state: State, owned: Owned
 
 def delete(keys: Sequence[Key], state: State, *, ignore_missing: bool, owned: Owned = nobodys) -> Plan:
     """Plan to delete objects; those that were taken from a cluster are deleted there."""
-    _check_size([str(key) for key in keys])
+    check_size([str(key) for key in keys])
     plan = Plan()
     for index, given in enumerate(keys):
         key, fault = _deletable(given, state, ignore_missing=ignore_missing)
@@ -195,7 +195,8 @@ def _place(key: Key, keys: Sequence[Key]) -> int:
     return next((place for place, other in enumerate(keys) if (other.kind, other.name) == (key.kind, key.name)), -1)
 
 
-def _check_size(texts: Sequence[str]) -> None:
+def check_size(texts: Sequence[str]) -> None:
+    """Raise Exhausted for more than one request may have."""
     if len(texts) > MAX_REQUEST_OBJECTS:
         raise errors.Exhausted(f"{len(texts)} objects in one request: at most {MAX_REQUEST_OBJECTS} are taken")
     total = sum(len(text) for text in texts)

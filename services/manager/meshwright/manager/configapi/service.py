@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from meshwright.api.config.v1 import config_pb2, config_pb2_grpc
 from meshwright.core import errors
 from meshwright.core.config.history import Events
 from meshwright.core.grpc import peer_id
+from meshwright.manager.analyze import analysis
 from meshwright.manager.configapi import conditions, messages
 from meshwright.manager.configapi import plan as plans
 from meshwright.manager.configapi.catalogue import Catalogue
@@ -123,6 +125,22 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
                 ],
             )
         return response
+
+    async def Analyze(self, request: Any, context: Any) -> Any:
+        """Find what is probably wrong. In a thread: a large mesh takes seconds, and proxies shouldn't wait for that."""
+        documents = [(messages.key(found.key), found.json) for found in request.objects]
+        plans.check_size([text for _, text in documents])
+        state = self._catalogue.state
+        found = await asyncio.to_thread(analysis.live, documents, state)
+        return config_pb2.AnalyzeResponse(
+            revision=state.revision,
+            findings=[
+                messages.finding_message(each, found.places.get(each.key, -1))
+                for each in found.findings
+                if request.namespace in ("", each.key.namespace)
+            ],
+            left_out=found.left_out,
+        )
 
 
 def _terms(request: Any, context: Any, message: str = "") -> Terms:
