@@ -19,10 +19,11 @@ from meshwright.core.config import Key
 from meshwright.manager.classic.translate import translate as classic
 from meshwright.manager.istio.translate import translate as istio
 from meshwright.manager.model.meaning import Context
+from meshwright.manager.smi.translate import translate as smi
 
 FOLDER = Path(__file__).parent / "meaning"
 CASES = sorted(path.name.removesuffix(".in.yaml") for path in FOLDER.glob("*.in.yaml"))
-DIALECTS = {"classic": classic, "istio": istio}
+DIALECTS = {"classic": classic, "istio": istio, "smi": smi}
 CONTEXT = Context("default", "mesh-root", "mesh.local")
 
 
