@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -256,3 +257,39 @@ spec:
         assert await found.call("shop", authorization=token(groups=["writers", "readers"])) == 200
         assert await found.call("shop", authorization=token(groups="readers")) == 200
         assert await found.call("shop", authorization=token(sub="eve", groups=["readers"])) == 403
+
+
+async def test_a_port_takes_what_its_peers_must_show(pki: Pki, short: Path) -> None:
+    """Certificates, anything, or plain text only, which callers in the mesh then speak too."""
+    peers = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default}
+spec: {mtls: {mode: MODE}}
+"""
+    async with street(pki, short) as found:
+
+        async def plainly() -> int:
+            reader, writer = await asyncio.open_connection("127.0.0.1", found.port)
+            try:
+                writer.write(b"GET /items HTTP/1.1\r\nhost: catalog-v1\r\nconnection: close\r\n\r\n")
+                answer = await asyncio.wait_for(reader.read(), 20)
+            except ConnectionError:
+                return 0
+            finally:
+                writer.close()
+            return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1") else 0
+
+        async def settles(plain: int) -> None:
+            async def both() -> bool:
+                return await plainly() == plain and await found.call("shop") == 200
+
+            await eventually(both, f"{plain} without a certificate, 200 with one")
+
+        await settles(0)
+        for mode, plain in (("PERMISSIVE", 200), ("STRICT", 0), ("DISABLE", 200), ("STRICT", 0)):
+            found.manager.apply(peers.replace("MODE", mode))
+            await found.manager.settled("catalog-v1-0", "shop-0")
+            await settles(plain)
+        found.manager.apply(peers.replace("MODE", "PERMISSIVE") + "---" + GROUP + "---" + TARGET)
+        await settles(403)  # who shows nothing is nobody

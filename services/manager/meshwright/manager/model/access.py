@@ -126,6 +126,16 @@ class PeerTls(Enum):
     PERMISSIVE = "permissive"  # or nothing
     DISABLED = "disabled"  # plain text only
 
+    @property
+    def takes_tls(self) -> bool:
+        """Whether callers with a certificate may come."""
+        return self is not PeerTls.DISABLED
+
+    @property
+    def takes_plain(self) -> bool:
+        """Whether callers without one may."""
+        return self is not PeerTls.STRICT
+
 
 @dataclass(frozen=True, slots=True)
 class PeerRule:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from meshwright.core.spiffe import workload_id
-from meshwright.manager.model.access import Access, Bound, PeerRule, TokenRule
+from meshwright.manager.model.access import Access, Bound, PeerRule, PeerTls, TokenRule
 
 if TYPE_CHECKING:
     from meshwright.manager.model.mesh import Area, Workload
@@ -44,6 +44,16 @@ class Governed:
             tokens=tuple(each for each in self.tokens if _selects(each.selector, workload)),
         )
 
+    def mode(self, port: int, default: PeerTls) -> PeerTls:
+        """Return what a port takes: rules for some workloads come first, then the namespace's, then the root's."""
+        for rule in sorted(self.peers, key=lambda rule: not rule.selector):
+            ports = dict(rule.ports)
+            if port in ports:
+                return ports[port]
+            if rule.mode is not None:
+                return rule.mode
+        return default
+
 
 FREE = Governed()
 
@@ -64,6 +74,22 @@ def govern(areas: Mapping[str, Area], namespace: str, root: str, trust_domain: s
     wanted = sorted(set(_references(access)))
     bound = {reference: _bound(areas, reference, trust_domain) for reference in wanted}
     return Governed(access, peers, tokens, bound)
+
+
+def plain(area: Area) -> frozenset[tuple[str, int]]:
+    """Return the addresses and ports of a namespace whose proxies take plain text only, so that callers speak it."""
+    modes = {mode for rule in area.governed.peers for mode in (rule.mode, *(mode for _, mode in rule.ports))}
+    if PeerTls.DISABLED not in modes:
+        return frozenset()
+    found = set()
+    for workload in area.workloads.values():
+        governed = area.governed.of(workload)
+        for name in area.services_of.get(workload.name, ()):
+            for port in area.services[name].ports:
+                number = workload.target(port)
+                if number is not None and governed.mode(number, PeerTls.STRICT) is PeerTls.DISABLED:
+                    found.add((workload.address, number))
+    return frozenset(found)
 
 
 def _references(access: Iterable[Access]) -> Iterator[Reference]:

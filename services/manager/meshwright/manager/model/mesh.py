@@ -25,7 +25,7 @@ from meshwright.manager.istio.workload_entry import INJECTED, WorkloadEntry
 from meshwright.manager.model import claims, dialects
 from meshwright.manager.model.claims import Said, Spoken
 from meshwright.manager.model.domain import host_of, service_of
-from meshwright.manager.model.governed import FREE, Governed, govern
+from meshwright.manager.model.governed import FREE, Governed, govern, plain
 from meshwright.manager.model.kubernetes import ON_POLICY_OUTAGE, ServicePort
 from meshwright.manager.model.kubernetes import Service as ServiceDocument
 from meshwright.manager.model.meaning import Context, Meaning
@@ -226,6 +226,7 @@ class Area:
     abroad: Mapping[str, Known | None] = field(default_factory=dict)  # hosts elsewhere that its services' routes name
 
     governed: Governed = FREE  # what is enforced at its workloads
+    plain: frozenset[tuple[str, int]] = frozenset()  # addresses and ports whose proxies take plain text only
 
     def find(self, host: str) -> Known | None:
         """Return a service that routes of this area's services may lead to, by its whole DNS name."""
@@ -336,7 +337,8 @@ def _obey(areas: dict[str, Area], mesh: Mesh, touched: Collection[str]) -> None:
         if before is not None and before.governed == governed:
             governed = before.governed
         if area.governed is not governed:
-            areas[namespace] = replace(area, governed=governed)
+            obeying = replace(area, governed=governed)
+            areas[namespace] = replace(obeying, plain=plain(obeying))
 
 
 def _abroad(area: Area, areas: Mapping[str, Area]) -> Mapping[str, Known | None]:

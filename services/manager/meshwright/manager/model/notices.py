@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from meshwright.core.config import Key
+from meshwright.manager.model.access import Access
 from meshwright.manager.model.domain import service_of
 from meshwright.manager.model.meaning import Notice
 from meshwright.manager.model.mesh import Area, Mesh, Service
@@ -31,6 +32,9 @@ def notices(mesh: Mesh, keys: Collection[Key]) -> Iterator[Notice]:
 
 def _of_area(mesh: Mesh, area: Area, keys: Collection[Key]) -> Iterator[Notice]:
     yield from area.meaning.notices
+    for access in area.meaning.access:
+        if access.origin in keys:
+            yield from _bindings(mesh, access)
     for routes in area.meaning.routes:
         if routes.origins.isdisjoint(keys):
             continue
@@ -45,6 +49,19 @@ def _of_area(mesh: Mesh, area: Area, keys: Collection[Key]) -> Iterator[Notice]:
             yield Notice(
                 policy.origin, "", MISSING, f"{_name(policy.host, area)} doesn't exist: no effect until it does"
             )
+
+
+def _bindings(mesh: Mesh, access: Access) -> Iterator[Notice]:
+    """Tell of names of callers that other namespaces don't have; of its own a dialect tells itself."""
+    for rule in access.rules:
+        for namespace, name in (reference for callers in rule.callers for reference in callers.bindings):
+            other = mesh.areas.get(namespace)
+            known = {each.name for each in other.meaning.bindings} if other else set()
+            if namespace != access.origin.namespace and name not in known:
+                message = (
+                    f"IdentityBinding {name} of namespace {namespace} doesn't exist: it lets nobody in until it does"
+                )
+                yield Notice(access.origin, "", MISSING, message)
 
 
 def _references(mesh: Mesh, area: Area, routes: Routes) -> Iterator[Notice]:

@@ -95,7 +95,8 @@ def moved(area: Area, before: Area, previous: AreaResources, parameters: names.P
     It is what happens most often by far, and costs the services whose endpoints moved.
     """
     same = area.services is before.services and area.accounts is before.accounts and area.spoken is before.spoken
-    if not same or area.abroad is not before.abroad or area.endpoints.keys() != before.endpoints.keys():
+    same = same and area.abroad is before.abroad and area.plain == before.plain
+    if not same or area.endpoints.keys() != before.endpoints.keys():
         return None
     if area.outside is not before.outside or area.meaning.externals != before.meaning.externals:
         return None
@@ -203,6 +204,10 @@ def _labelled(addresses: Iterable[Endpoint], labels: Labels) -> Iterator[Endpoin
 
 def _addresses(area: Area, service: Service, port: Port, parameters: names.Parameters) -> tuple[Endpoint, ...]:
     addresses = area.endpoints.get((service.name, port.number), ())
+    if area.plain:
+        addresses = tuple(
+            each._replace(meshed=each.meshed and (each.address, each.port) not in area.plain) for each in addresses
+        )
     if parameters.outbound_plaintext:
         return addresses
     return tuple(address for address in addresses if address.meshed or address.outside)

@@ -17,7 +17,7 @@ from meshwright.api.envoy.extensions.filters.network.http_connection_manager.v3.
 from meshwright.manager.model.access import PeerTls
 from meshwright.manager.model.governed import FREE, Governed
 from meshwright.manager.model.mesh import Egress, Ingress, Workload
-from meshwright.manager.xds import filters, names, peers, rbac, retry, tls, tokens, wire
+from meshwright.manager.xds import filters, names, rbac, retry, tls, tokens, wire
 
 BUFFER = UInt32Value(value=1 << 20)  # bytes that a connection may have waiting
 _OWNER_ONLY = 0o600  # whoever may write to the socket speaks with the workload's identity
@@ -52,7 +52,7 @@ def inbound(workload: Workload, ingress: Ingress, routes: str, parameters: names
     """Serve a workload's port to the mesh: mutual TLS, access, policy, report, and the application behind."""
     manager = inbound_manager(workload, ingress, routes, parameters, guard)
     address = SocketAddress(address=ingress.bind or workload.address, port_value=ingress.number)
-    mode = peers.mode(guard.governed, ingress.number, PeerTls.STRICT)
+    mode = guard.governed.mode(ingress.number, PeerTls.STRICT)
     secure = FilterChain(
         filters=[http(manager)],
         transport_socket=tls.server(parameters.trust_domain),

@@ -26,7 +26,7 @@ from meshwright.api.envoy.config.listener.v3.listener_components_pb2 import (
 from meshwright.api.envoy.config.listener.v3.listener_pb2 import AdditionalAddress, Listener
 from meshwright.manager.model.access import PeerTls
 from meshwright.manager.model.mesh import Ingress, Protocol, Service, Workload
-from meshwright.manager.xds import connection, filters, listener, names, peers, rbac, tls, wire
+from meshwright.manager.xds import connection, filters, listener, names, rbac, tls, wire
 from meshwright.manager.xds.action import Place
 
 _FIRST_BYTES_SECONDS = 5  # in which a caller must have shown whether it speaks TLS
@@ -91,7 +91,7 @@ def inbound(
     """Take all connections to the workload: `ports` with the names of their routes; others have no way in."""
     served_ports = list(ports)
     default = PeerTls.PERMISSIVE if parameters.inbound_plaintext else PeerTls.STRICT
-    modes = {ingress.number: peers.mode(guard.governed, ingress.number, default) for ingress, _ in served_ports}
+    modes = {ingress.number: guard.governed.mode(ingress.number, default) for ingress, _ in served_ports}
     made = Listener(
         name="inbound",
         address=_address("0.0.0.0", names.INBOUND_PORT),
@@ -107,16 +107,16 @@ def inbound(
         ],
         listener_filters_timeout=Duration(seconds=_FIRST_BYTES_SECONDS),
         # With plain text let in, a protocol in which the server speaks first shows nothing to look at.
-        continue_on_listener_filters_timeout=any(peers.takes_plain(mode) for mode in modes.values()),
+        continue_on_listener_filters_timeout=any(mode.takes_plain for mode in modes.values()),
         filter_chains=[_dead_end(names.INBOUND_PORT)],
     )
     for ingress, routes in served_ports:
         served = _serve(workload, ingress, routes, parameters, guard)
         alpn = tls.TCP if ingress.protocol is Protocol.OTHER else (*tls.HTTP2, "http/1.1")
         mode = modes[ingress.number]
-        if peers.takes_tls(mode):
+        if mode.takes_tls:
             made.filter_chains.append(_chain(ingress.number, "tls", served, tls.server(parameters.trust_domain, alpn)))
-        if peers.takes_plain(mode):
+        if mode.takes_plain:
             made.filter_chains.append(_chain(ingress.number, "raw_buffer", served))
     # Rules of access are for all that the workload serves; for ports that no service has nothing could be asked.
     guarded = parameters.closed or any(not each.dry_run for each in guard.governed.access)
