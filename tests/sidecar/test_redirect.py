@@ -208,3 +208,72 @@ async def test_excluded_connections_pass_by_the_proxy(pki: Pki, short: Path) -> 
         assert await talk(made.shop, made.shop.node, port) == f"hello from {made.shop.kubelet}: ABC"
         async with application(made.shop, APPLICATION, "shop", "7000"):
             assert (await kubelet(made.shop, "/", 7000))[0] == 200
+
+
+TARGET = """
+apiVersion: access.smi-spec.io/v1alpha4
+kind: TrafficTarget
+metadata: {name: catalog}
+spec:
+  destination: {kind: ServiceAccount, name: catalog}
+  sources: [{kind: IdentityBinding, name: callers}]
+  rules: [{kind: TCPRoute, name: ports}]
+---
+apiVersion: access.smi-spec.io/v1alpha4
+kind: IdentityBinding
+metadata: {name: callers}
+spec: {schemes: {podLabelSelector: {matchLabels: {app: LABEL}}}}
+---
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: TCPRoute
+metadata: {name: ports}
+spec: {matches: {ports: [PORT]}}
+"""
+
+
+async def test_grants_let_connections_in_by_port_and_caller(pki: Pki, short: Path) -> None:
+    """A request that none covers is answered with 403, a connection that isn't HTTP is closed."""
+    async with mesh(pki, short) as made:
+
+        async def answers() -> tuple[str, int]:
+            spoken = await talk(made.shop, "10.96.0.10", 9000)
+            return spoken.partition(":")[0], (await call(made.shop, "10.96.0.10", 80, "/", "catalog"))[0]
+
+        async def become(label: str, port: int, expected: tuple[str, int]) -> None:
+            await made.publish(text=TARGET.replace("LABEL", label).replace("PORT", str(port)))
+
+            async def as_expected() -> bool:
+                return await answers() == expected
+
+            await eventually(as_expected, f"{expected} for {label} at {port}")
+
+        greeting = "hello from 127.0.0.6"
+        assert await answers() == (greeting, 200)
+        await become("shop", 9000, (greeting, 403))
+        await become("shop", 8080, ("", 200))
+        await become("nobody", 9000, ("", 403))
+
+
+async def test_connections_are_split_as_requests_are(pki: Pki, short: Path) -> None:
+    """A root service of TCP, whose backend answers at the port of the same number."""
+    feed = """
+apiVersion: v1
+kind: Service
+metadata: {name: feed}
+spec: {clusterIPs: [10.96.0.11], ports: [{name: tcp-feed, port: 9000}]}
+"""
+    split = """
+apiVersion: split.smi-spec.io/v1alpha1
+kind: TrafficSplit
+metadata: {name: feed}
+spec: {service: feed, backends: [{service: catalog, weight: 500m}]}
+"""
+    async with mesh(pki, short) as made:
+        await made.publish(text=feed)
+        assert await talk(made.shop, "10.96.0.11", 9000) == ""
+        await made.publish(text=split)
+
+        async def answered() -> bool:
+            return await talk(made.shop, "10.96.0.11", 9000) == "hello from 127.0.0.6: ABC"
+
+        await eventually(answered, "an answer of the backend")
