@@ -143,8 +143,18 @@ async def test_each_condition_takes_what_fulfils_it_and_leaves_the_rest(pki: Pki
         (HttpMatch(query=((query, TextMatch(Text.PRESENT)),)), [("/?version",)], [("/?versions=2",)]),
         (
             HttpMatch(query=((query, TextMatch(Text.EXACT, "2", negated=True)),)),
-            [("/?version=3",), ("/",)],
+            [("/?version=3",), ("/",), ("/?version",), ("/version=2",)],
             [("/?version=2",), ("/?a=b&version=2&c",)],
+        ),
+        (
+            HttpMatch(query=((query, TextMatch(Text.SUFFIX, "2", negated=True)),)),
+            [("/?version=1&a=2",), ("/?version",)],
+            [("/?version=12&a",)],
+        ),
+        (
+            HttpMatch(query=((query, TextMatch(Text.PRESENT, negated=True)),)),
+            [("/?versions=1",)],
+            [("/?version",), ("/?a&version=1",)],
         ),
         (HttpMatch(authority=TextMatch(Text.PREFIX, "CAT", ignore_case=True)), [("/",)], []),
         (HttpMatch(authority=TextMatch(Text.EXACT, "other")), [], [("/",)]),

@@ -25,7 +25,9 @@ def route_match(match: HttpMatch, *, methods: bool = True) -> RouteMatch:
     _path(made, match.path)
     for name, text in match.query:
         if text.negated:  # a parameter can't be negated: the path with its query can
-            made.headers.append(_unlike(":path", rf"[^?]*\?(?:.*&)?{re.escape(name)}(?:={pattern(text)})?(?:&.*)?"))
+            value = f"={pattern(text, rest='[^&]*')}"
+            value = f"(?:{value})?" if text.kind is Text.PRESENT or not text.value else value
+            made.headers.append(_unlike(":path", rf"[^?]*\?(?:.*&)?{re.escape(name)}{value}(?:&.*)?"))
         elif text.kind is Text.PRESENT:
             made.query_parameters.append(QueryParameterMatcher(name=name, present_match=True))
         else:
@@ -96,16 +98,16 @@ def string(text: TextMatch) -> StringMatcher:
     return StringMatcher(safe_regex=RegexMatcher(regex=pattern(text)))
 
 
-def pattern(text: TextMatch) -> str:
+def pattern(text: TextMatch, *, rest: str = ".*") -> str:
     """Return RE2's expression for the whole of a text; never an empty one, which Envoy takes for none."""
     quoted = re.escape(text.value)
     made = {
         Text.EXACT: quoted,
-        Text.PREFIX: f"{quoted}.*",
+        Text.PREFIX: f"{quoted}{rest}",
         Text.SEGMENTS: f"{re.escape(text.value.rstrip('/'))}(?:/.*)?",
-        Text.SUFFIX: f".*{quoted}",
+        Text.SUFFIX: f"{rest}{quoted}",
         Text.REGEX: text.value,
-        Text.PRESENT: ".*",
+        Text.PRESENT: rest,
     }[text.kind]
     return f"(?i:{made})" if text.ignore_case else f"(?:{made})" if "|" in made or not made else made
 
