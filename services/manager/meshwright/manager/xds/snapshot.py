@@ -104,7 +104,7 @@ class Snapshot:
             self._routes, self.routes_mark = previous._routes, previous.routes_mark
         if self._unchanged(previous, lambda area: (area.clusters,)):
             self._clusters = previous._clusters
-        if self._unchanged(previous, lambda area: (area.listeners, area.routes)):
+        if self._unchanged(previous, lambda area: (area.listeners,)):  # which routes they name is theirs to say
             self._redirected = previous._redirected
         if self._unchanged(previous, lambda area: (area.hosts, area.clusters, area.listeners)):
             self._found_deciding = previous._found_deciding
