@@ -11,7 +11,11 @@ from meshwright.manager import metrics
 from meshwright.manager.xds import node as nodes
 from meshwright.manager.xds import streams
 from meshwright.manager.xds.convergence import Convergence
+from meshwright.manager.xds.proxyless import ProxylessView
 from meshwright.manager.xds.snapshot import Snapshot, View
+
+PROVIDER = "CERTIFICATE_PROVIDER"
+"""Of the node's metadata: the instance in a gRPC client's bootstrap that has its certificate and its authorities."""
 
 Connection = streams.Connection["Proxy"]
 
@@ -19,15 +23,17 @@ Connection = streams.Connection["Proxy"]
 class Proxy:
     """A proxy, or another client of the mesh, that was let in."""
 
-    def __init__(self, hub: Hub, node_id: str, caller: str | None, trust_domain: str) -> None:
-        self.node_id, self.spiffe_id = node_id, caller or ""
-        self.node = nodes.parse(node_id)
+    def __init__(self, hub: Hub, introduced: Any, caller: str | None, trust_domain: str) -> None:
+        self.node_id, self.spiffe_id = str(introduced.id), caller or ""
+        self.node = nodes.parse(self.node_id)
+        metadata = introduced.metadata.fields
+        self._provider = metadata[PROVIDER].string_value if PROVIDER in metadata else ""
         self._hub, self._caller, self._trust_domain = hub, caller, trust_domain
         self._account: str | None = None  # which the caller was found to be
         self._served = False
         nodes.authorize(self.node, caller, trust_domain, None)
 
-    def view(self) -> View | None:
+    def view(self) -> View | ProxylessView | None:
         """Return what the newest snapshot has for it.
 
         Asked at every snapshot: an account that was changed or taken away ends the stream of the old identity.
@@ -39,7 +45,12 @@ class Proxy:
         if account is None or account != self._account:
             nodes.authorize(node, self._caller, self._trust_domain, account)
             self._account = account
-        view = snapshot.view(node.namespace, node.workload)
+        view: View | ProxylessView | None
+        if node.proxyless:
+            everything = snapshot.everything(node.namespace, node.workload)
+            view = ProxylessView(everything, self._provider) if everything else None
+        else:
+            view = snapshot.view(node.namespace, node.workload)
         if view is None and self._served:
             raise errors.NotFound(f"workload {node.workload} of namespace {node.namespace} was deleted")
         self._served = self._served or view is not None
@@ -85,7 +96,7 @@ class MeshSource:
 
         Raises ConfigError for a node id of another shape, Forbidden when the caller can't be that node.
         """
-        return Proxy(self.streams, node.id, caller, self._trust_domain)
+        return Proxy(self.streams, node, caller, self._trust_domain)
 
     def settled(self, connection: Connection) -> None:
         """Tell how far a client has come."""

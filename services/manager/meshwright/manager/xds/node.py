@@ -2,6 +2,7 @@
 
 The node id is Istio's: ``sidecar~ADDRESS~WORKLOAD.NAMESPACE~NAMESPACE.svc.cluster.local``. Standalone proxies may call
 themselves ``router``, ``ingress`` or ``egress``; what they get follows from the gateways that select their workload.
+``grpc`` is an application's own xDS client.
 """
 
 from __future__ import annotations
@@ -15,27 +16,28 @@ from meshwright.manager.model.domain import DOMAIN
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _NAME = r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?"  # a pod's: dots are allowed in it, but not in its namespace's
 _NODE = re.compile(
-    rf"(?:sidecar|router|ingress|egress)~[0-9a-fA-F.:]{{2,45}}~({_NAME})\.({_LABEL})~({_LABEL})\.{re.escape(DOMAIN)}"
+    rf"(sidecar|router|ingress|egress|grpc)~[0-9a-fA-F.:]{{2,45}}~({_NAME})\.({_LABEL})~({_LABEL})\.{re.escape(DOMAIN)}"
 )
 
 
 class Node(NamedTuple):
-    """A workload's proxy."""
+    """A workload's proxy, or the gRPC library in the workload itself."""
 
     namespace: str
     workload: str
+    proxyless: bool = False
 
 
 def parse(text: str) -> Node:
     """Read a node id; raise ConfigError for any other shape."""
     match = _NODE.fullmatch(text)
-    if match is None or match[2] != match[3]:
+    if match is None or match[3] != match[4]:
         raise errors.ConfigError(
             f"node id {text[:200]!r} isn't a sidecar's",
             field="node.id",
             remedy=f"use sidecar~ADDRESS~WORKLOAD.NAMESPACE~NAMESPACE.{DOMAIN}",
         )
-    return Node(match[2], match[1])
+    return Node(match[3], match[2], match[1] == "grpc")
 
 
 def authorize(node: Node, caller: str | None, trust_domain: str, service_account: str | None) -> None:

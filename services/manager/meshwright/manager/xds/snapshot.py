@@ -6,9 +6,10 @@ usually the same object. What a push must send is found by comparing them, so it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from meshwright.api.envoy.config.route.v3.route_components_pb2 import VirtualHost
 from meshwright.manager.model import mesh as meshes
 from meshwright.manager.model.domain import host_of, service_of
 from meshwright.manager.model.routing import CallerMatch
@@ -27,6 +28,25 @@ class ClusterSet:
 
     by_name: Mapping[str, wire.Resource]
     leads: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VirtualHosts:
+    """Virtual hosts, serialised, by name; and the names of those by each domain that means them."""
+
+    by_name: Mapping[str, bytes]
+    by_domain: Mapping[str, str]
+
+    @classmethod
+    def of(cls, serialised: Iterable[bytes]) -> VirtualHosts:
+        """Read names and domains."""
+        by_name: dict[str, bytes] = {}
+        by_domain: dict[str, str] = {}
+        for one in serialised:
+            host = VirtualHost.FromString(one)
+            by_name[host.name] = one
+            by_domain |= dict.fromkeys(host.domains, host.name)
+        return cls(by_name, by_domain)
 
 
 EVERYTHING: proxy.Hosts = ("*/*",)
@@ -88,6 +108,7 @@ class Snapshot:
         self._routes: dict[tuple[Caller, proxy.Hosts], wire.Resource] = {}
         self._clusters: dict[tuple[Caller, frozenset[proxy.Hosts]], ClusterSet] = {}
         self._redirected: dict[Caller, Redirected] = {}
+        self._virtual_hosts: dict[Caller, VirtualHosts] = {}
         self._callers: dict[tuple[str, str], Caller] = {}
         self._found_deciding: _Deciding | None = None
         if previous:
@@ -102,6 +123,7 @@ class Snapshot:
             self._proxies_checked = {key for key in checked if not self._proxies[key].standing}
         if self._unchanged(previous, lambda area: (area.hosts,)):
             self._routes, self.routes_mark = previous._routes, previous.routes_mark
+            self._virtual_hosts = previous._virtual_hosts
         if self._unchanged(previous, lambda area: (area.clusters,)):
             self._clusters = previous._clusters
         if self._unchanged(previous, lambda area: (area.listeners,)):  # which routes they name is theirs to say
@@ -141,6 +163,25 @@ class Snapshot:
         if own.redirecting:
             return View(self, own, who, self._cluster_set(who, frozenset([EVERYTHING])), self._all_redirected(who))
         return View(self, own, who, self._cluster_set(who, frozenset(own.outbound.values())), _NOTHING)
+
+    def everything(self, namespace: str, workload: str) -> View | None:
+        """Return what a workload without a proxy may see, or None when there is no such workload."""
+        own = self._own(namespace, workload)
+        if own is None:
+            return None
+        who = self._caller(namespace, workload)
+        return View(self, own, who, self._cluster_set(who, frozenset([EVERYTHING])), _NOTHING)
+
+    def virtual_hosts(self, who: Caller) -> VirtualHosts:
+        """Return all virtual hosts as a caller sees them."""
+        if who not in self._virtual_hosts:
+            found = [
+                host
+                for other, service in self._visible(who.namespace, (EVERYTHING,))
+                for host in self._areas[other].hosts[service].of(who)
+            ]
+            self._virtual_hosts[who] = VirtualHosts.of(found)
+        return self._virtual_hosts[who]
 
     def endpoint(self, name: str) -> wire.Resource | None:
         """Return the endpoints that a cluster asks for."""
@@ -272,6 +313,16 @@ class View:
     def version(self, _type_url: str) -> str:
         """Return the configuration's revision: it is the same in all replicas."""
         return str(self.revision)
+
+    @property
+    def virtual_hosts(self) -> VirtualHosts:
+        """All virtual hosts as this workload sees them, for who has no proxy."""
+        return self._snapshot.virtual_hosts(self._who)
+
+    @property
+    def hosts_mark(self) -> object:
+        """The same while no virtual host changes."""
+        return self._who, self._snapshot.routes_mark
 
     @property
     def own_clusters(self) -> Mapping[str, wire.Resource]:
