@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshwright.manager.istio import access, borders, policies, routes
+from meshwright.manager.istio import access, borders, observing, policies, routes
 from meshwright.manager.istio.authorization_policy import AuthorizationPolicy
 from meshwright.manager.istio.destination_rule import DestinationRule
 from meshwright.manager.istio.gateway import Gateway
 from meshwright.manager.istio.peer_authentication import PeerAuthentication
 from meshwright.manager.istio.request_authentication import RequestAuthentication
 from meshwright.manager.istio.service_entry import ServiceEntry
+from meshwright.manager.istio.telemetry import Telemetry
 from meshwright.manager.istio.virtual_service import VirtualService
 from meshwright.manager.model.access import Access, PeerRule, TokenRule
 from meshwright.manager.model.external import External
 from meshwright.manager.model.gateway import Gateway as GatewayPorts
 from meshwright.manager.model.meaning import Context, Meaning, Notice
+from meshwright.manager.model.observing import Observing
 from meshwright.manager.model.parse import Parsed
 from meshwright.manager.model.routing import Routes
 from meshwright.manager.model.traffic import TrafficPolicy
@@ -34,6 +36,7 @@ def translate(members: Iterable[Parsed], context: Context) -> Meaning:
     allowed: list[Access] = []
     peers: list[PeerRule] = []
     tokens: list[TokenRule] = []
+    observed: list[Observing] = []
     gateways: list[GatewayPorts] = []
     externals: list[External] = []
     notices: list[Notice] = []
@@ -59,13 +62,17 @@ def translate(members: Iterable[Parsed], context: Context) -> Meaning:
             case RequestAuthentication() as document:
                 tokens += access.tokens(parsed.key, document.spec)
                 notices += access.notices(parsed.key, document.spec)
+            case Telemetry() as document:
+                observed.append(observing.observing(parsed.key, document.spec))
+                notices += observing.notices(parsed.key, document.spec)
     return Meaning(
         tuple(found),
         tuple(advice),
         tuple(allowed),
         tuple(peers),
         tuple(tokens),
-        tuple(dict.fromkeys(notices)),
-        tuple(gateways),
-        tuple(externals),
+        notices=tuple(dict.fromkeys(notices)),
+        gateways=tuple(gateways),
+        externals=tuple(externals),
+        observed=tuple(observed),
     )

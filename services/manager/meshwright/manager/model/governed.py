@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from meshwright.core.spiffe import workload_id
 from meshwright.manager.model.access import Access, Bound, PeerRule, PeerTls, TokenRule
+from meshwright.manager.model.observing import Observing
 
 if TYPE_CHECKING:
     from meshwright.manager.model.mesh import Area, Workload
@@ -27,6 +28,7 @@ class Governed:
     peers: tuple[PeerRule, ...] = ()
     tokens: tuple[TokenRule, ...] = ()
     bound: Mapping[Reference, Bound] = field(default_factory=dict)
+    observed: tuple[Observing, ...] = ()
 
     def of(self, workload: Workload) -> Governed:
         """Return those that select a workload."""
@@ -42,6 +44,7 @@ class Governed:
             ),
             peers=tuple(each for each in self.peers if _selects(each.selector, workload)),
             tokens=tuple(each for each in self.tokens if _selects(each.selector, workload)),
+            observed=tuple(each for each in self.observed if _selects(each.selector, workload)),
         )
 
     def mode(self, port: int, default: PeerTls) -> PeerTls:
@@ -52,6 +55,14 @@ class Governed:
                 return ports[port]
             if rule.mode is not None:
                 return rule.mode
+        return default
+
+    def traced(self, default: float, *, inbound: bool) -> float:
+        """Return the share of requests that are traced, in percent; rules for some workloads come first."""
+        for rule in sorted(self.observed, key=lambda rule: not rule.selector):
+            share = rule.inbound if inbound else rule.outbound
+            if share is not None:
+                return share
         return default
 
 
@@ -69,11 +80,12 @@ def govern(areas: Mapping[str, Area], namespace: str, root: str, trust_domain: s
     access = (*own.access, *(each for each in of_root.access if not each.accounts)) if of_root else own.access
     peers = (*own.peers, *of_root.peers) if of_root else own.peers
     tokens = (*own.tokens, *of_root.tokens) if of_root else own.tokens
-    if not (access or peers or tokens):
+    observed = (*own.observed, *of_root.observed) if of_root else own.observed
+    if not (access or peers or tokens or observed):
         return FREE
     wanted = sorted(set(_references(access)))
     bound = {reference: _bound(areas, reference, trust_domain) for reference in wanted}
-    return Governed(access, peers, tokens, bound)
+    return Governed(access, peers, tokens, bound, observed)
 
 
 def plain(area: Area) -> frozenset[tuple[str, int]]:

@@ -13,6 +13,7 @@ from meshwright.core.config import Key
 from meshwright.manager.model.access import Access, Binding, PeerRule, TokenRule
 from meshwright.manager.model.external import External
 from meshwright.manager.model.gateway import Gateway
+from meshwright.manager.model.observing import Observing
 from meshwright.manager.model.parse import Parsed
 from meshwright.manager.model.routing import Routes
 from meshwright.manager.model.traffic import TrafficPolicy
@@ -51,6 +52,7 @@ class Meaning:
     notices: tuple[Notice, ...] = ()
     gateways: tuple[Gateway, ...] = ()
     externals: tuple[External, ...] = ()
+    observed: tuple[Observing, ...] = ()
     bindings: tuple[Binding, ...] = ()
     named: tuple[Named, ...] = ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshwright.manager.model.governed import FREE, Governed
 from meshwright.manager.model.mesh import Area, Protocol, Proxy, Service, Sidecar, Workload
@@ -62,14 +62,14 @@ def translate(area: Area, origin: ProxySource, parameters: names.Parameters) -> 
         return _redirecting(area, origin, parameters, guard)
     for ingress in sidecar.ingress if sidecar else ():
         name = f"inbound|{ingress.number}|{workload.name}.{workload.namespace}"
-        inbound = listener.inbound(workload, ingress, name, parameters, guard)
+        inbound = listener.inbound(workload, ingress, name, _traced(origin, parameters, inbound=True), guard)
         listeners.append(wire.resource(inbound.name, inbound))
         clusters.append(wire.resource(names.inbound(ingress.number), cluster.inbound(workload, ingress)))
         routes.append(wire.resource(name, route.inbound_configuration(name, area, workload, ingress)))
     for egress in sidecar.egress if sidecar else ():
         name = f"outbound|{workload.namespace}|{','.join(egress.hosts)}"
         outbound[name] = egress.hosts
-        to_mesh = listener.outbound(workload, egress, name, parameters)
+        to_mesh = listener.outbound(workload, egress, name, _traced(origin, parameters, inbound=False))
         listeners.append(wire.resource(to_mesh.name, to_mesh))
     inbound_routes = _by_name(routes)
     return ProxyResources(
@@ -112,7 +112,7 @@ def _redirecting(
     ):
         clusters.append(wire.resource(made.name, made))
     to_mesh = redirect.outbound(parameters)
-    from_mesh = redirect.inbound(workload, named, parameters, guard)
+    from_mesh = redirect.inbound(workload, named, _traced(origin, parameters, inbound=True), guard)
     routes = _by_name(
         [
             wire.resource(name, route.inbound_configuration(name, area, workload, ingress))
@@ -129,6 +129,11 @@ def _redirecting(
         frozenset(routes),
         redirecting=True,
     )
+
+
+def _traced(origin: ProxySource, parameters: names.Parameters, *, inbound: bool) -> names.Parameters:
+    percent = origin.governed.traced(parameters.sampling_percent, inbound=inbound)
+    return parameters if percent == parameters.sampling_percent else replace(parameters, sampling_percent=percent)
 
 
 def _by_name(resources: list[wire.Resource]) -> dict[str, wire.Resource]:
