@@ -56,12 +56,21 @@ class NatsCluster:
 
     def leader(self) -> str:
         """The name of the server that leads the stream of records; "" while none is chosen."""
+        return str(self._stream().get("leader", ""))
+
+    def copies(self) -> int:
+        """How many servers keep the stream, all of them up to date."""
+        stream = self._stream()
+        return bool(stream) + sum(each["current"] for each in stream.get("replicas", ()))
+
+    def _stream(self) -> dict[str, Any]:
+        """What the first server that has the stream tells of those that keep it."""
         for name, member in self.members.items():
             if member.process is not None and (told := self._told(name, "jsz?accounts=true&streams=true")) is not None:
                 for account in told.get("account_details", ()):
                     for stream in account.get("stream_detail", ()):
-                        return str(stream.get("cluster", {}).get("leader", ""))
-        return ""
+                        return dict(stream.get("cluster", {}))
+        return {}
 
     def _is_healthy(self, name: str) -> Callable[[], bool]:
         """Also: its streams are there, and as new as the others'."""

@@ -109,6 +109,22 @@ async def test_a_leader_killed_while_the_backend_is_away_costs_no_record(cluster
     assert await asyncio.to_thread(mixer.stop) == 0
 
 
+async def test_a_stream_of_one_copy_gets_three(cluster: tuple[Platform, NatsCluster]) -> None:
+    """When mixer is started with more replicas than before; what is in the stream stays."""
+    platform, nats = cluster
+    await platform.collector.stop()
+    before = platform.mixer("before")
+    await before.start()
+    await platform.report(before, 50, timeout=40)
+    assert nats.copies() == 1
+    assert await asyncio.to_thread(before.stop) == 0
+    after = platform.mixer("after", "--record-replicas", "3")
+    await asyncio.gather(after.start(), platform.collector.start())
+    await until(lambda: nats.copies() == 3)
+    await platform.collector.until(lambda: len(paths(platform.collector)) == 50, 60)
+    assert await asyncio.to_thread(after.stop) == 0
+
+
 async def test_without_a_majority_reports_wait(cluster: tuple[Platform, NatsCluster]) -> None:
     """One server of three takes nothing: a Report isn't answered before a second one is back."""
     platform, nats = cluster
