@@ -10,6 +10,7 @@ from meshwright.api.config.v1 import config_pb2
 from meshwright.core.config import Key, Object, from_json
 from meshwright.manager.analyze.finding import Finding, Severity
 from meshwright.manager.errors import Problem, Refused
+from meshwright.manager.explain.route import Explanation, Share, Step
 
 Preview = Literal["none", "names", "text"]
 """How much a dry run says of the resources that proxies would be sent."""
@@ -244,3 +245,14 @@ def findings(answer: Any, sources: Sequence[str]) -> list[tuple[Finding, str]]:
         )
         for each in answer.findings
     ]
+
+
+def explanation(answer: Any) -> Explanation:
+    """Read why a request goes where it goes."""
+    return Explanation(
+        answer.host,
+        answer.port,
+        tuple(Step(step.route, step.taken, tuple(step.reasons)) for step in answer.steps),
+        answer.answer,
+        tuple(Share(each.host, each.port, each.percent, each.detail) for each in answer.destinations),
+    )

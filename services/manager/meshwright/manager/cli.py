@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from meshwright.manager.commands import analyzing, changes, history, reading, waiting
+from meshwright.manager.commands import analyzing, changes, explaining, history, reading, waiting
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -21,3 +21,4 @@ for _name, _command in (
     ("analyze", analyzing.analyze_command),
 ):
     app.command(_name)(_command)
+app.add_typer(explaining.app, name="explain")

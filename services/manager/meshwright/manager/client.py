@@ -29,6 +29,8 @@ from meshwright.manager.answers import (
     Revision,
     Status,
 )
+from meshwright.manager.explain.request import Request
+from meshwright.manager.explain.route import Explanation
 
 _PAGES_AGAIN = 5
 _POLL_SECONDS = 0.1
@@ -242,6 +244,21 @@ class Client:
         )
         answer = await self._call(self._stub.Analyze(request, timeout=self._timeout))
         return answers.findings(answer, [found.source for found in objects])
+
+    async def explain(self, request: Request, workload: str, namespace: str = "default") -> Explanation:
+        """Return which route takes a request of a workload, why those before it don't, and what becomes of it."""
+        headers = [
+            config_pb2.ExplainRouteRequest.Header(name=name, value=value) for name, value in request.headers.items()
+        ]
+        asked = config_pb2.ExplainRouteRequest(
+            host=request.authority,
+            path=request.path,
+            method=request.method,
+            headers=headers,
+            from_namespace=namespace,
+            from_workload=workload,
+        )
+        return answers.explanation(await self._call(self._stub.ExplainRoute(asked, timeout=self._timeout)))
 
     async def status(self) -> Status:
         """Return what each connected proxy has acknowledged."""

@@ -11,6 +11,7 @@ from meshwright.manager.analyze.finding import Finding
 from meshwright.manager.configapi.plan import Action
 from meshwright.manager.configapi.preview import ResourceChange
 from meshwright.manager.configapi.terms import Expectation, Outcome
+from meshwright.manager.explain.route import Explanation
 from meshwright.manager.model.fault import Fault
 from meshwright.manager.model.parse import Parsed
 
@@ -110,4 +111,20 @@ def finding_message(finding: Finding, index: int) -> Any:
         message=finding.message,
         remedy=finding.remedy,
         index=index,
+    )
+
+
+def explanation_message(found: Explanation, revision: int) -> Any:
+    """Write why a request goes where it goes."""
+    response = config_pb2.ExplainRouteResponse
+    return response(
+        revision=revision,
+        host=found.host,
+        port=found.port,
+        steps=[response.Step(route=step.route, taken=step.taken, reasons=step.reasons) for step in found.steps],
+        answer=found.answer,
+        destinations=[
+            response.Destination(host=share.host, port=share.port, percent=share.percent, detail=share.detail)
+            for share in found.shares
+        ],
     )

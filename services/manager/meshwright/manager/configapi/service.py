@@ -20,6 +20,8 @@ from meshwright.manager.configapi.preview import Depth
 from meshwright.manager.configapi.selection import Selection
 from meshwright.manager.configapi.status import StatusBoard
 from meshwright.manager.configapi.terms import Terms
+from meshwright.manager.explain.request import Request
+from meshwright.manager.explain.route import explain
 
 PAGE_BYTES = 2 << 20
 
@@ -141,6 +143,14 @@ class ConfigService(config_pb2_grpc.ConfigServiceServicer):
             ],
             left_out=found.left_out,
         )
+
+    async def ExplainRoute(self, request: Any, context: Any) -> Any:
+        """Say which route takes a request, and why."""
+        headers = {found.name.lower(): found.value for found in request.headers}
+        asked = Request(request.host, request.path, request.method or "GET", headers)
+        state = self._catalogue.state
+        found = await asyncio.to_thread(explain, state.mesh, asked, request.from_namespace, request.from_workload)
+        return messages.explanation_message(found, state.revision)
 
 
 def _terms(request: Any, context: Any, message: str = "") -> Terms:

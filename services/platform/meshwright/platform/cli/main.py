@@ -25,6 +25,7 @@ class Commands(LazyGroup):
         "rollback": Lazy("Make every object what it was at a revision.", _MANAGER, "rollback"),
         "watch": Lazy("Show each change of the configuration as it comes.", _MANAGER, "watch"),
         "analyze": Lazy("Find what is probably wrong in files or in the mesh.", _MANAGER, "analyze"),
+        "explain": Lazy("Say which route takes a request, and why.", _MANAGER, "explain"),
         "inject": Lazy("Put sidecars into Kubernetes manifests.", "meshwright.manager.inject.command:app", "inject"),
         "policy": Lazy("Compile and test policies.", "meshwright.mixer.authoring.cli:app"),
         "mixer": Lazy("Ask mixer for decisions.", "meshwright.mixer.cli:app"),
