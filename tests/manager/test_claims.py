@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from meshes import parsed
-from speaking import CATALOG, Speaker, speaking
+from speaking import CATALOG, Speaker, policy, speaking, to
 
 from meshwright.core.config import Key
 from meshwright.manager.model import mesh
@@ -21,11 +21,11 @@ def key(name: str, namespace: str = "default") -> Key:
 
 
 def routes(
-    name: str, dialect: Dialect = Dialect.VIRTUAL_SERVICE, namespace: str = "default", to: str = CATALOG, **more: Any
+    name: str, dialect: Dialect = Dialect.VIRTUAL_SERVICE, namespace: str = "default", leads: str = CATALOG, **more: Any
 ) -> Routes:
     """Routes of one object that sends everything to one host."""
     return Routes(
-        CATALOG, dialect, (HttpRoute(key(name, namespace), name, backends=(Backend(Destination(to)),)),), **more
+        CATALOG, dialect, (HttpRoute(key(name, namespace), name, backends=(Backend(Destination(leads)),)),), **more
     )
 
 
@@ -82,7 +82,7 @@ def test_an_area_that_hears_nothing_new_is_the_same_object(world: Speaker) -> No
 
 
 def test_a_service_elsewhere_that_comes_changes_the_areas_that_lead_to_it(world: Speaker) -> None:
-    world.say(routes("far", to="store.depot.svc.cluster.local"))
+    world.say(routes("far", leads="store.depot.svc.cluster.local"))
     before = world.mesh
     assert before.areas["default"].find("store.depot.svc.cluster.local") is None
     [missing] = notices(before, [key("far")])
@@ -98,3 +98,12 @@ def test_a_service_elsewhere_that_comes_changes_the_areas_that_lead_to_it(world:
     assert found.service is after.areas["depot"].services["store"]
     assert list(notices(after, [key("far")])) == []
     assert mesh.build(10, objects, (objects, after)).areas["default"] is after.areas["default"]
+
+
+def test_a_subset_that_no_policy_names_is_told(world: Speaker) -> None:
+    backends = (to(subset="v1", weight=1), to(subset="v9", weight=3), to(subset="v8", weight=0))
+    world.say(Routes(CATALOG, Dialect.VIRTUAL_SERVICE, (HttpRoute(key("subsets"), backends=backends),)), policy())
+    assert [each.message for each in notices(world.mesh, [key("subsets")])] == [
+        "no policy names subset v9 of service catalog for callers here: 75 % of the requests fail until one does",
+        "no policy names subset v8 of service catalog for callers here: with weight 0 nothing is sent there",
+    ]

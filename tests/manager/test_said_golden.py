@@ -178,7 +178,7 @@ CASES: dict[str, tuple[Routes | TrafficPolicy, ...]] = {
             Settings(Balancing.ROUND_ROBIN, warmup_seconds=30),
             Subset("v1", V1.labels, Settings(Balancing.RANDOM)),
             Subset("v2", V2.labels, ports=((80, Settings(limits=Limits(requests=7))),)),
-            ports=((80, Settings(ejection=Ejection(5, 3, 2, False, 10, 600, 100))),),
+            ports=((80, Settings(ejection=Ejection(5, 3, 2, False, 10, 600, 100, 20))),),
         ),
     ),
     "cluster-limits": (

@@ -10,10 +10,12 @@ from collections.abc import Collection, Iterable, Iterator
 
 from meshwright.core.config import Key
 from meshwright.manager.model.access import Access
+from meshwright.manager.model.claims import ANYBODY
 from meshwright.manager.model.domain import service_of
 from meshwright.manager.model.meaning import Notice
 from meshwright.manager.model.mesh import Area, Mesh, Service
 from meshwright.manager.model.routing import Backend, Mirror, Routes
+from meshwright.manager.model.traffic import subsets_of
 
 CONFLICTED = "Conflicted"
 MISSING = "RefNotFound"
@@ -90,6 +92,10 @@ def _backends(
             yield Notice(key, backend.field, MISSING, f"{name} doesn't exist: {consequence}")
         elif service is None:
             continue  # a host outside: who knows its ports
+        elif wanted.subset and wanted.subset not in _subsets(mesh, area, wanted.host):
+            consequence = f"{share} fail until one does" if share else "with weight 0 nothing is sent there"
+            message = f"no policy names subset {wanted.subset} of {name} for callers here: {consequence}"
+            yield Notice(key, backend.field, MISSING, message)
         elif wanted.port is not None:
             if wanted.port not in {port.number for port in service.ports}:
                 consequence = f"{share} fail" if share else "with weight 0 nothing is sent there"
@@ -107,6 +113,13 @@ def _mirrors(mesh: Mesh, area: Area, key: Key, mirrors: Iterable[Mirror]) -> Ite
         if _is_missing(mesh, mirror.destination.host):
             name = _name(mirror.destination.host, area)
             yield Notice(key, "", MISSING, f"{name} doesn't exist: no copies of requests go there until it does")
+
+
+def _subsets(mesh: Mesh, area: Area, host: str) -> Collection[str]:
+    """Return the subsets of a service that are there for the callers of a namespace, whichever they are."""
+    namespace, name = service_of(host) or ("", "")
+    spoken = mesh.areas[namespace].said_of(name)
+    return subsets_of(spoken.policies(area.namespace)).keys() | subsets_of(spoken.policies(ANYBODY)).keys()
 
 
 def _service(mesh: Mesh, host: str) -> Service | None:

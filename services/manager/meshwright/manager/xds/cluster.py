@@ -54,6 +54,7 @@ def outbound(
         outlier_detection=policy.ejection(settings.ejection or Ejection()),
     )
     policy.balance(cluster, settings, headless=service.headless)
+    policy.panic(cluster, settings.ejection or Ejection())
     if cluster.type == Cluster.EDS:
         cluster.eds_cluster_config.service_name = names.outbound(
             service, port, names.group(subset.labels) if subset else ""

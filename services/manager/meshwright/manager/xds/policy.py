@@ -43,6 +43,12 @@ def balance(cluster: Cluster, settings: Settings, *, headless: bool) -> None:
             cluster.round_robin_lb_config.slow_start_config.slow_start_window.CopyFrom(window)
 
 
+def panic(cluster: Cluster, wanted: Ejection) -> None:
+    """Say below which share of healthy endpoints all of them are used again; Envoy's own is half."""
+    if wanted.min_healthy_percent is not None:
+        cluster.common_lb_config.healthy_panic_threshold.CopyFrom(Percent(value=wanted.min_healthy_percent))
+
+
 def _hash(cluster: Cluster, wanted: Hash) -> None:
     if wanted.table:
         cluster.lb_policy = Cluster.MAGLEV
