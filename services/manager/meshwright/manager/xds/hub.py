@@ -31,6 +31,8 @@ class Proxy:
         self._hub, self._caller, self._trust_domain = hub, caller, trust_domain
         self._account: str | None = None  # which the caller was found to be
         self._served = False
+        self._seen: Snapshot | None = None
+        self._view: View | ProxylessView | None = None
         nodes.authorize(self.node, caller, trust_domain, None)
 
     def view(self) -> View | ProxylessView | None:
@@ -41,6 +43,8 @@ class Proxy:
         snapshot, node = self._hub.latest, self.node
         if snapshot is None:
             return None
+        if snapshot is self._seen:
+            return self._view
         account = snapshot.service_account(node.namespace, node.workload)
         if account is None or account != self._account:
             nodes.authorize(node, self._caller, self._trust_domain, account)
@@ -54,6 +58,7 @@ class Proxy:
         if view is None and self._served:
             raise errors.NotFound(f"workload {node.workload} of namespace {node.namespace} was deleted")
         self._served = self._served or view is not None
+        self._seen, self._view = snapshot, view
         return view  # None: a proxy that starts before its WorkloadEntry is applied waits for it
 
 

@@ -25,10 +25,11 @@ _THEN = (types.LISTENER, types.ROUTE)
 
 
 class Subscription:
-    """One stream's state. Call `request` and `offer` as things happen, and send what `pending` yields."""
+    """One stream's state. Call `request` and `offer` as things happen, and send what `pending` returns."""
 
     def __init__(self, responses: Responses | None = None) -> None:
         self.types: dict[str, TypeState] = {type_url: TypeState(type_url) for type_url in types.ORDER}
+        self._others: list[str] = []  # types that no order is kept for
         self.acknowledged_revision = 0
         self._responses = responses or Responses()
         self._view: View | None = None
@@ -78,30 +79,33 @@ class Subscription:
                 f"subscriptions to more than {MAX_NAMES} resources: that many are taken of one stream"
             )
 
-    def pending(self) -> Iterator[bytes]:
-        """Yield the responses that are due, in order."""
+    def pending(self) -> list[bytes]:
+        """Return the responses that are due, in order."""
         view = self._view
+        due: list[bytes] = []
         if view is None:
-            return
+            return due
         self._current = False
-        yield from self._send(types.CLUSTER, view, keep_old=True)
+        self._send(types.CLUSTER, view, due, keep_old=True)
         self._settle(types.CLUSTER, view)
-        yield from self._send(types.ENDPOINT, view, keep_old=True)
-        for type_url in self.types:
-            if type_url not in _FIRST and type_url not in _THEN:
-                yield from self._send(type_url, view)
+        self._send(types.ENDPOINT, view, due, keep_old=True)
+        for type_url in self._others:
+            self._send(type_url, view, due)
         if not self._ready(view):
-            return
-        yield from self._send(types.LISTENER, view)
+            return due
+        self._send(types.LISTENER, view, due)
         self._settle(types.LISTENER, view)
-        yield from self._send(types.ROUTE, view)
+        self._send(types.ROUTE, view, due)
         if not self._routed(view):
-            return
-        yield from self._send(types.CLUSTER, view)
-        yield from self._send(types.ENDPOINT, view)
-        self._current = all(state.quiet for state in self.types.values())
-        if self._current and self.types[types.LISTENER].asked and self._follows(types.CLUSTER, view):
-            self.acknowledged_revision = view.revision
+            return due
+        for type_url in _FIRST:
+            if self.types[type_url].held:
+                self._send(type_url, view, due)
+        if all([state.quiet for state in self.types.values()]):
+            self._current = True
+            if self.types[types.LISTENER].asked and self._follows(types.CLUSTER, view):
+                self.acknowledged_revision = view.revision
+        return due
 
     def _state(self, type_url: str) -> TypeState:
         state = self.types.get(type_url)
@@ -109,9 +113,10 @@ class Subscription:
             if len(self.types) >= MAX_TYPES:
                 raise errors.Exhausted(f"more than {MAX_TYPES} resource types on one stream")
             state = self.types[type_url] = TypeState(type_url)
+            self._others.append(type_url)
         return state
 
-    def _send(self, type_url: str, view: View, *, keep_old: bool = False) -> Iterator[bytes]:
+    def _send(self, type_url: str, view: View, due: list[bytes], *, keep_old: bool = False) -> None:
         state = self.types[type_url]
         if not state.asked or state.nonce or not view.serves(type_url):
             return
@@ -126,7 +131,7 @@ class Subscription:
             endpoints = self.types[types.ENDPOINT]
             for resource in answer.changed:
                 endpoints.again |= resource.leads & endpoints.sent.keys()
-        yield response
+        due.append(response)
 
     def _settle(self, type_url: str, view: View) -> None:
         """Note that nothing of a type is due or under way, right after looking whether something is."""

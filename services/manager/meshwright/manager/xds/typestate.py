@@ -73,7 +73,7 @@ class TypeState:
     _named: bool = False  # once a name was asked for, no name no longer means all
     _last: tuple[wire.Resource, ...] = ()
     _mark: object = None  # of the view that `sent` was compared with
-    _held: bool = False  # something is no more, and the client hasn't been told yet
+    held: bool = False  # something is no more, and the client hasn't been told yet
 
     @property
     def quiet(self) -> bool:
@@ -164,13 +164,13 @@ class TypeState:
         With `keep_old`, clusters and endpoints that are no more stay until it is asked without.
         """
         mark = view.mark(self.type_url)
-        releases = self._held and not keep_old
+        releases = self.held and not keep_old
         if mark == self._mark and not self.again and not releases:
             return None
         changed: dict[str, wire.Resource] = {}
         removed: list[str] = []
         keep_old = keep_old and self.type_url in _REMOVED_LAST
-        self._held = self._held and not releases
+        self.held = self.held and not releases
         for name in self._candidates(view, mark, everything=releases):
             self._compare(name, view, changed, removed, keep_old=keep_old)
         self._mark = mark
@@ -225,7 +225,7 @@ class TypeState:
             if self.delta and (name in self.again or (before is None and name in self.names)):
                 removed.append(name)
         elif keep_old and name not in self.again:
-            self._held = True
+            self.held = True
         else:
             removed.append(name)
 
@@ -244,7 +244,7 @@ class TypeState:
         for name in sorted(self.names - wanted.keys()):
             if (resource := view.find(self.type_url, name)) is not None:
                 wanted[name] = resource
-        if self._held:
+        if self.held:
             wanted |= {name: resource for name, resource in self.sent.items() if name not in wanted}
         self.sent = wanted
         return Answer(tuple(wanted.values()), (), self._last)
