@@ -72,12 +72,15 @@ class Catalogue:
         for key, found in snapshot.objects.items():
             text, known = self._read.get(key, ("", None))
             result = known if known is not None and text == found.json else parse.parse(found.json)
-            if isinstance(result, parse.Parsed):
+            if isinstance(result, parse.Parsed) and result.key in sources:  # one object in two versions of its kind
+                message = f"is written twice: in {sources[result.key]} and, in another version, in {found.source}"
+                faults.append(Fault(result.key, "apiVersion", f"{message}; keep one"))
+            elif isinstance(result, parse.Parsed):
                 read[key] = (found.json, result)
                 sources[result.key] = found.source
             else:
                 faults += result
-                sources |= {fault.key: found.source for fault in result}
+                sources |= {fault.key: found.source for fault in result if fault.key not in sources}
                 _log.warning("object_unusable", object=str(key), source=found.source, fault=result[0].message)
         before, discovered = self.state.objects, self.state.discovered
         objects = {result.key: result for _, result in read.values()}

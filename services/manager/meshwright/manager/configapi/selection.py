@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshwright.core import errors
 from meshwright.core.config import Key
@@ -12,18 +12,20 @@ from meshwright.manager.model import kinds
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Of one kind in any case and version, a namespace, a name; each empty: all."""
+    """Of one kind in any case, a namespace, a name; each empty: all. Of versions of one kind any means the kind."""
 
     wanted: Key
 
     @classmethod
     def of(cls, wanted: Key, field: str = "filter.kind") -> Selection:
         """Read a filter; raise ConfigError, which names `field`, when there is no such kind."""
-        if wanted.kind and not any(kind.name.lower() == wanted.kind.lower() for kind in kinds.KINDS):
+        known = any(kind.name.lower() == wanted.kind.lower() for kind in kinds.KINDS)
+        if wanted.kind and not known and kinds.find(wanted.api_version, wanted.kind) is None:
             near = kinds.nearest(wanted.api_version, wanted.kind)
             hint = f"did you mean {near.name}?" if near else f"there are {', '.join(kind.name for kind in kinds.KINDS)}"
             raise errors.ConfigError(f"unknown kind {wanted.kind}: {hint}", field=field)
-        return cls(wanted)
+        kind = kinds.find(wanted.api_version, wanted.kind)
+        return cls(replace(wanted, api_version=kind.api_version, kind=kind.name) if kind else wanted)
 
     def fits(self, key: Key) -> bool:
         """Return whether an object is meant."""
