@@ -33,8 +33,6 @@ from meshwright.manager.model.routing import (
     TextMatch,
 )
 
-_AUTHORITY = ("host", ":authority")
-
 
 class Translation:
     """Of one VirtualService; `delegates` are the namespace's VirtualServices without hosts, by name."""
@@ -102,8 +100,6 @@ class Translation:
     def _route(self, key: Key, route: http_route.HttpRoute, where: str) -> HttpRoute:
         namespace = key.namespace
         self.notices += _unknown(key, route, where)
-        request, response = changes(route.headers.request), changes(route.headers.response)
-        authority, request = _authority(request)
         retries = route.retries
         return HttpRoute(
             key,
@@ -115,7 +111,7 @@ class Translation:
             ),
             _redirect(route.redirect) if route.redirect else None,
             _response(route.direct_response) if route.direct_response else None,
-            _rewrite(route, authority),
+            _rewrite(route.rewrite, route.match) if route.rewrite else None,
             route.timeout,
             retries=Retries(
                 retries.attempts,
@@ -130,8 +126,8 @@ class Translation:
             fault=_fault(route.fault) if route.fault else None,
             mirrors=_mirrors(route, namespace),
             cors=_cors(route.cors_policy) if route.cors_policy else None,
-            request_headers=request,
-            response_headers=response,
+            request_headers=changes(route.headers.request),
+            response_headers=changes(route.headers.response),
         )
 
     def _tls(self) -> Iterator[ConnectionRoute]:
@@ -168,12 +164,6 @@ def changes(operations: http_route.HeaderOperations) -> HeaderChanges:
     )
 
 
-def _authority(found: HeaderChanges) -> tuple[str | None, HeaderChanges]:
-    """Take out the host, which proxies change by rewriting the authority only."""
-    authority = next((value for name, value in found.set if name in _AUTHORITY), None)
-    return authority, replace(found, set=tuple(each for each in found.set if each[0] not in _AUTHORITY))
-
-
 def _backend(entry: http_route.HttpRouteDestination, namespace: str, where: str, *, alone: bool) -> Backend:
     return Backend(
         destination(entry.destination, namespace),
@@ -197,17 +187,14 @@ def _response(found: http_route.HttpDirectResponse) -> DirectResponse:
     return DirectResponse(found.status, text or "")
 
 
-def _rewrite(route: http_route.HttpRoute, authority: str | None) -> Rewrite | None:
-    found = route.rewrite
-    if found is None:
-        return Rewrite(authority=authority) if authority else None
-    prefixed = all(match.uri is None or match.uri.prefix is not None for match in route.match)
+def _rewrite(found: http_route.HttpRewrite, matches: list[http_route.HttpMatchRequest]) -> Rewrite:
+    prefixed = all(match.uri is None or match.uri.prefix is not None for match in matches)
     regex = found.uri_regex_rewrite
     return Rewrite(
         found.uri if prefixed else None,
         None if prefixed else found.uri,
         (regex.match, regex.rewrite) if regex else None,
-        found.authority or authority,
+        found.authority,
     )
 
 
@@ -263,7 +250,3 @@ def _unknown(key: Key, route: http_route.HttpRoute, where: str) -> Iterator[Noti
     ):
         message = "without a scheme the port is 80, plain HTTP's: write scheme too"
         yield Notice(key, f"{where}.redirect.derivePort", APPROXIMATED, message)
-    for number, entry in enumerate(route.route):
-        if any(name in _AUTHORITY for name in entry.headers.request.set):
-            text = "a destination's headers can't change the host: write it in the route's headers or rewrite.authority"
-            yield from unsupported(key, [(f"{where}.route[{number}].headers.request.set", True, text)])

@@ -7,14 +7,14 @@ the machine could speak with the workload's identity.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from meshwright.manager.model.document import Document, Labels, Name, PortNumber, Strict, ip_address
 
 _MAX_SOCKET_PATH = 107  # sun_path of Linux, without its closing zero
-_HOST = re.compile(r"(\*|\.|~|[a-z0-9]([-a-z0-9]*[a-z0-9])?)/(\*|[a-z0-9]([-a-z0-9.]*[a-z0-9])?)")
+_HOST = re.compile(r"(\*|\.|~|[a-z0-9]([-a-z0-9]*[a-z0-9])?)/(\*|(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?)")
 
 
 def _socket(text: str) -> str:
@@ -57,12 +57,27 @@ class IngressListener(Strict):
 
 
 class EgressListener(Strict):
-    """The Unix socket on which the application reaches the mesh; `hosts` limits what it sees (default: all)."""
+    """The Unix socket on which the application reaches the mesh; `hosts` limits what it sees (default: all).
 
-    bind: Socket
+    Without `bind` it is for injected pods, whose connections the kernel sends to the proxy: they see these hosts only.
+    """
+
+    bind: Socket | None = None
+    port: Any = None
+    capture_mode: Literal["DEFAULT", "IPTABLES", "NONE"] = "DEFAULT"
     hosts: Annotated[list[str], Field(min_length=1, max_length=256), AfterValidator(_hosts)] = Field(
         default_factory=lambda: ["*/*"]
     )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.port is not None:
+            raise ValueError("port limits hosts by the dialled port, which this mesh doesn't: list all hosts in one")
+        if self.capture_mode == "NONE" and self.bind is None:
+            raise ValueError("captureMode NONE takes no connections: write bind with the Unix socket that does")
+        if self.capture_mode == "IPTABLES" and self.bind is not None:
+            raise ValueError("captureMode IPTABLES is for injected pods, bind for Unix sockets: keep one")
+        return self
 
 
 def _distinct_ports(ingress: list[IngressListener]) -> list[IngressListener]:
@@ -74,11 +89,24 @@ def _distinct_ports(ingress: list[IngressListener]) -> list[IngressListener]:
 
 
 def _distinct_binds(egress: list[EgressListener]) -> list[EgressListener]:
-    binds = [listener.bind for listener in egress]
+    binds = [listener.bind for listener in egress if listener.bind is not None]
     twice = {bind for bind in binds if binds.count(bind) > 1}
     if twice:
         raise ValueError(f"two listeners are bound to {min(twice)}: give each its own")
     return egress
+
+
+class OutboundTrafficPolicy(Strict):
+    """What an injected pod may reach beside the hosts that it sees: nothing (REGISTRY_ONLY), or any address."""
+
+    mode: Literal["REGISTRY_ONLY", "ALLOW_ANY"] = "REGISTRY_ONLY"
+    egress_proxy: Any = None
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.egress_proxy is not None:
+            raise ValueError("egressProxy isn't known to this mesh: lead hosts through a gateway by a VirtualService")
+        return self
 
 
 class WorkloadSelector(Strict):
@@ -97,6 +125,7 @@ class SidecarSpec(Strict):
     egress: Annotated[list[EgressListener], Field(max_length=64), AfterValidator(_distinct_binds)] = Field(
         default_factory=list
     )
+    outbound_traffic_policy: OutboundTrafficPolicy | None = None
 
 
 class Sidecar(Document):

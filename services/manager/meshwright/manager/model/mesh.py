@@ -165,6 +165,8 @@ class Sidecar:
     selector: tuple[tuple[str, str], ...]
     ingress: tuple[Ingress, ...]
     egress: tuple[Egress, ...]
+    scope: tuple[str, ...] = ()  # hosts that injected pods see; none: all of them
+    others: bool | None = None  # whether these reach other addresses too; None: as the mesh says
 
 
 class Endpoint(NamedTuple):
@@ -531,5 +533,11 @@ def _sidecar(namespace: str, document: SidecarDocument) -> Sidecar:
             )
             for listener in spec.ingress
         ),
-        tuple(Egress(listener.bind.removeprefix("unix://"), tuple(listener.hosts)) for listener in spec.egress),
+        tuple(
+            Egress(listener.bind.removeprefix("unix://"), tuple(listener.hosts))
+            for listener in spec.egress
+            if listener.bind is not None
+        ),
+        tuple(host for listener in spec.egress if listener.bind is None for host in listener.hosts),
+        None if spec.outbound_traffic_policy is None else spec.outbound_traffic_policy.mode == "ALLOW_ANY",
     )

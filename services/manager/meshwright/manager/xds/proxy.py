@@ -11,6 +11,7 @@ from meshwright.manager.xds import cluster, gateway, listener, names, redirect, 
 
 Hosts = tuple[str, ...]
 """Patterns NAMESPACE/HOST of what an application may see."""
+EVERYTHING: Hosts = ("*/*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class ProxyResources:
     route_names: frozenset[str]  # that the listeners name
     redirecting: bool = False  # it has the listeners and routes of all services too
     standing: bool = False  # it is a gateway's, which sees every service
+    scope: Hosts = EVERYTHING  # what it sees, if it redirects
 
 
 def source(area: Area, name: str) -> ProxySource | None:
@@ -111,6 +113,9 @@ def _redirecting(
         cluster.nowhere(names.NOWHERE),
     ):
         clusters.append(wire.resource(made.name, made))
+    sidecar = origin.sidecar
+    if sidecar is not None and sidecar.others is not None:
+        parameters = replace(parameters, outbound_unknown=sidecar.others)
     to_mesh = redirect.outbound(parameters)
     from_mesh = redirect.inbound(workload, named, _traced(origin, parameters, inbound=True), guard)
     routes = _by_name(
@@ -128,6 +133,7 @@ def _redirecting(
         {},
         frozenset(routes),
         redirecting=True,
+        scope=(sidecar.scope if sidecar else ()) or EVERYTHING,
     )
 
 

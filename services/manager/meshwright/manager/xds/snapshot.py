@@ -17,6 +17,7 @@ from meshwright.manager.xds import area as areas
 from meshwright.manager.xds import caller as callers
 from meshwright.manager.xds import gateway, names, proxy, route, types, wire
 from meshwright.manager.xds.caller import Caller
+from meshwright.manager.xds.proxy import EVERYTHING
 
 _SERVED = (types.CLUSTER, types.ENDPOINT, types.LISTENER, types.ROUTE)
 _REMEMBERED = 64  # revisions whose changed endpoints are known; a proxy further behind compares everything
@@ -47,9 +48,6 @@ class VirtualHosts:
             by_name[host.name] = one
             by_domain |= dict.fromkeys(host.domains, host.name)
         return cls(by_name, by_domain)
-
-
-EVERYTHING: proxy.Hosts = ("*/*",)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +105,7 @@ class Snapshot:
         self._proxies_checked: set[tuple[str, str]] = set()
         self._routes: dict[tuple[Caller, proxy.Hosts], wire.Resource] = {}
         self._clusters: dict[tuple[Caller, frozenset[proxy.Hosts]], ClusterSet] = {}
-        self._redirected: dict[Caller, Redirected] = {}
+        self._redirected: dict[tuple[Caller, proxy.Hosts], Redirected] = {}
         self._virtual_hosts: dict[Caller, VirtualHosts] = {}
         self._callers: dict[tuple[str, str], Caller] = {}
         self._found_deciding: _Deciding | None = None
@@ -161,7 +159,8 @@ class Snapshot:
         if own.standing:
             return View(self, own, who, self._cluster_set(who, frozenset([EVERYTHING])), _NOTHING)
         if own.redirecting:
-            return View(self, own, who, self._cluster_set(who, frozenset([EVERYTHING])), self._all_redirected(who))
+            shared = self._cluster_set(who, frozenset([own.scope]))
+            return View(self, own, who, shared, self._all_redirected(who, own.scope))
         return View(self, own, who, self._cluster_set(who, frozenset(own.outbound.values())), _NOTHING)
 
     def everything(self, namespace: str, workload: str) -> View | None:
@@ -213,19 +212,25 @@ class Snapshot:
 
     def _area_of(self, name: str) -> areas.AreaResources | None:
         found = service_of(name.rpartition("|")[2])
-        return self._areas.get(found[0]) if found else None
+        if found is None:  # a host outside, which any namespace may describe
+            return next((area for area in self._areas.values() if name in area.routes), None)
+        return self._areas.get(found[0])
 
-    def _all_redirected(self, who: Caller) -> Redirected:
-        who = callers.narrowed(who, *self._deciding.listeners)
-        if who not in self._redirected:
+    def _all_redirected(self, who: Caller, hosts: proxy.Hosts) -> Redirected:
+        if not any(host.startswith("./") for host in hosts):
+            who = callers.narrowed(who, *self._deciding.listeners)
+        key = (who, hosts)
+        if key not in self._redirected:
             listeners: dict[str, wire.Resource] = {}
             routes: set[str] = set()
-            for _, area in sorted(self._areas.items()):
-                for variants in area.listeners.values():
-                    listeners |= variants.of(who)
-                routes |= area.routes.keys()
-            self._redirected[who] = Redirected(listeners, frozenset(routes))
-        return self._redirected[who]
+            for namespace, service in self._visible(who.namespace, (hosts,)):
+                area = self._areas[namespace]
+                if service in area.listeners:
+                    mine = area.listeners[service].of(who)
+                    listeners |= mine
+                    routes |= mine.keys() & area.routes.keys()  # a listener and its routes have one name
+            self._redirected[key] = Redirected(listeners, frozenset(routes))
+        return self._redirected[key]
 
     def changed_since(self, type_url: str, serial: int) -> frozenset[str] | None:
         """Return the endpoints or redirected routes that changed after snapshot `serial`; None: too long ago."""
@@ -294,7 +299,7 @@ class Snapshot:
             here = {host for where, host in wanted if where in ("*", other)}
             for service in sorted(self._areas[other].clusters):
                 host = service if "." in service else host_of(service, other)  # one outside has its own name
-                if "*" in here or host in here:
+                if "*" in here or host in here or any(each[:2] == "*." and host.endswith(each[1:]) for each in here):
                     yield other, service
 
 
