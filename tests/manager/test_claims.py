@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from meshes import parsed
-from speaking import CATALOG, Speaker, policy, speaking, to
+from speaking import CATALOG, ORIGIN, Speaker, policy, speaking, to
 
 from meshwright.core.config import Key
 from meshwright.manager.model import mesh
 from meshwright.manager.model.claims import ANYBODY
 from meshwright.manager.model.notices import notices
 from meshwright.manager.model.routing import Backend, Destination, Dialect, HttpRoute, Routes
+from meshwright.manager.model.traffic import Locality, Settings
 
 
 def key(name: str, namespace: str = "default") -> Key:
@@ -107,3 +108,10 @@ def test_a_subset_that_no_policy_names_is_told(world: Speaker) -> None:
         "no policy names subset v9 of service catalog for callers here: 75 % of the requests fail until one does",
         "no policy names subset v8 of service catalog for callers here: with weight 0 nothing is sent there",
     ]
+
+
+def test_a_policy_that_chooses_by_locality_is_told_that_it_does_nothing(world: Speaker) -> None:
+    world.say(policy(Settings(locality=Locality())))
+    assert [each.reason for each in notices(world.mesh, [ORIGIN])] == ["UnsupportedValue"]
+    world.say(policy(Settings(locality=Locality(enabled=False))))
+    assert list(notices(world.mesh, [ORIGIN])) == []

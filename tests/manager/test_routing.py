@@ -14,6 +14,7 @@ from ads import Manager, free_port, located, manager_of
 from envoys import HELD, application, eventually, get, proxy
 from meshes import SHOP
 from speaking import CATALOG, ORIGIN, V2, Speaker, http, policy, speaking, to
+from test_envoy import mixer
 
 from meshwright.manager.model.routing import (
     Backend,
@@ -355,3 +356,51 @@ async def test_a_callers_own_rule_holds_for_its_namespace_alone(pki: Pki, short:
         made.manager.hub.publish(made.speaker.snapshot)
         await made.manager.settled("shop-0")
         assert (await made.ask())[:3] == "500"  # the subset went with the policy
+
+
+class Upgrade(asyncio.Protocol):
+    """An application that switches protocols when asked to, and then sends everything back."""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport, self._switched = transport, False
+
+    def data_received(self, data: bytes) -> None:
+        if self._switched:
+            self._transport.write(data)
+        elif b"upgrade: websocket" in data.lower():
+            self._switched = True
+            self._transport.write(
+                b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
+            )
+        else:
+            self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+
+async def test_upgrades_pass_both_proxies_unless_a_route_forbids_them(pki: Pki, short: Path) -> None:
+    (short / "shop").mkdir()
+    (short / "catalog-v1").mkdir()
+    loop = asyncio.get_running_loop()
+    serving = await loop.create_unix_server(Upgrade, str(short / "catalog-v1" / "app.sock"))
+    with speaking(located(SHOP, short, free_port(), free_port())) as speaker:
+        async with (
+            serving,
+            mixer(pki) as (_, mixers),
+            manager_of(pki, speaker) as made,
+            proxy(short / "p", "shop-0", pki.workload("shop"), manager=made.address),
+            proxy(short / "c", "catalog-v1-0", pki.workload("catalog"), manager=made.address, mixers=(mixers,)),
+        ):
+            for allowed, answered in ((True, b"101"), (False, b"403")):
+                speaker.say(http(route(TO_V1, websocket=allowed)), policy())
+                made.hub.publish(speaker.snapshot)
+                await made.settled("shop-0", "catalog-v1-0")
+                reader, writer = await asyncio.open_unix_connection(str(short / "shop" / "mesh.sock"))
+                upgrade = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-key: x\r\n"
+                writer.write(f"GET / HTTP/1.1\r\nhost: catalog\r\n{upgrade}\r\n".encode())
+                async with asyncio.timeout(20):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    assert head.split(b" ")[1] == answered
+                    if allowed:
+                        writer.write(b"both ways")
+                        assert await reader.readexactly(9) == b"both ways"
+                writer.close()
+                await writer.wait_closed()

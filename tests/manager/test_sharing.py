@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from meshes import SHOP
+from meshes import SHOP, message
 from speaking import CATALOG, ORIGIN, V1, Speaker, http, policy, speaking, to
 from test_acceptance import MESH
 
 from meshwright.manager.model.routing import CallerMatch, HttpMatch, HttpRoute, Routes
-from meshwright.manager.xds import cluster, endpoint, redirect, route, types
+from meshwright.manager.xds import action, cluster, endpoint, quantity, redirect, route, types
 from meshwright.manager.xds.snapshot import View
 
 CALLERS = """
@@ -153,3 +153,32 @@ def test_routes_of_requests_leave_redirecting_proxies_listeners_as_they_are(made
         assert changed is None or changed == {f"outbound|80||{CATALOG}"}
         after.all(types.ROUTE)
         assert made == {"route": 1}
+
+
+def test_what_cannot_be_translated_is_refused_and_costs_no_other_service(
+    speaker: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake of a translator's must not stop what all proxies are sent."""
+    sound = action.routes
+
+    def failing(stated: HttpRoute, place: action.Place) -> Iterator[Any]:
+        if stated.name == "bad":
+            raise ValueError("a mistake")
+        return sound(stated, place)
+
+    monkeypatch.setattr(action, "routes", failing)
+    speaker.say(http(HttpRoute(ORIGIN, "bad", backends=(to(),))))
+    found = view(speaker, "shop-0").route(NAME)
+    assert found is not None
+    by_name = {host["name"]: host["routes"][0] for host in message(found)["virtual_hosts"]}
+    assert by_name[f"{CATALOG}:80"]["direct_response"]["status"] == 503
+    assert by_name["catalog-v1.default.svc.cluster.local:80"]["route"]["timeout"] == "60s"
+
+
+def test_shares_of_any_size_fit_the_proxys_sum_and_none_is_lost() -> None:
+    huge = [2**32 - 1, 2**32 - 1, 1]
+    fitting = quantity.weights(huge)
+    assert sum(fitting) < 2**32
+    assert fitting[0] == fitting[1] > 2**29
+    assert fitting[2] == 1
+    assert quantity.weights([9, 0, 1]) == [9, 0, 1]

@@ -21,6 +21,10 @@ INJECTIONS = Counter(
 CONVERSIONS = Counter(
     "meshwright_manager_conversions", "Reviews that asked for objects in another version, by outcome.", ["outcome"]
 )
+UNTRANSLATED = Counter(
+    "meshwright_manager_untranslated",
+    "Services whose routes or policies couldn't be translated, so that their callers are refused.",
+)
 KUBERNETES_OBJECTS = Gauge(
     "meshwright_manager_kubernetes_objects", "Objects of the cluster that this manager knows, by kind.", ["kind"]
 )

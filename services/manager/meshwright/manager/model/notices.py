@@ -15,7 +15,7 @@ from meshwright.manager.model.domain import service_of
 from meshwright.manager.model.meaning import Notice
 from meshwright.manager.model.mesh import Area, Mesh, Service
 from meshwright.manager.model.routing import Backend, Mirror, Routes
-from meshwright.manager.model.traffic import subsets_of
+from meshwright.manager.model.traffic import TrafficPolicy, subsets_of
 
 CONFLICTED = "Conflicted"
 MISSING = "RefNotFound"
@@ -47,6 +47,9 @@ def _of_area(mesh: Mesh, area: Area, keys: Collection[Key]) -> Iterator[Notice]:
             ports = [port.number for port in owner.services[found[1]].ports]
             yield from owner.spoken[found[1]].conflicts(routes.host, ports)
     for policy in area.meaning.policies:
+        if policy.origin in keys and _has_locality(policy):
+            message = "where endpoints are isn't looked at yet: requests go to those of all localities alike"
+            yield Notice(policy.origin, "", "UnsupportedValue", message)
         if policy.origin in keys and _is_missing(mesh, policy.host):
             yield Notice(
                 policy.origin, "", MISSING, f"{_name(policy.host, area)} doesn't exist: no effect until it does"
@@ -64,6 +67,13 @@ def _bindings(mesh: Mesh, access: Access) -> Iterator[Notice]:
                     f"IdentityBinding {name} of namespace {namespace} doesn't exist: it lets nobody in until it does"
                 )
                 yield Notice(access.origin, "", MISSING, message)
+
+
+def _has_locality(policy: TrafficPolicy) -> bool:
+    settings = [policy.settings, *(each for _, each in policy.ports)]
+    for subset in policy.subsets:
+        settings += [subset.settings, *(each for _, each in subset.ports)]
+    return any(each.locality is not None and each.locality.enabled for each in settings)
 
 
 def _references(mesh: Mesh, area: Area, routes: Routes) -> Iterator[Notice]:

@@ -40,7 +40,7 @@ from meshwright.manager.model.routing import (
 from meshwright.manager.model.traffic import Balancing, Hash
 from meshwright.manager.xds import headers, match, names, per_route, retry
 from meshwright.manager.xds.caller import Caller
-from meshwright.manager.xds.quantity import duration, fraction
+from meshwright.manager.xds.quantity import duration, fraction, weights
 from meshwright.manager.xds.subject import NOWHERE, Subject
 
 _REQUEST_SECONDS = 60  # for HTTP/1.1 services; those of HTTP/2 carry calls of any length and their own deadlines
@@ -141,7 +141,9 @@ def _action(route: HttpRoute, condition: HttpMatch, place: Place) -> RouteAction
     if len(shares) == 1 and not _changes(shares[0][1]):
         action.cluster = shares[0][0]
     else:
-        action.weighted_clusters.clusters.extend(_weighted(cluster, backend) for cluster, backend in shares)
+        fitting = weights([backend.weight for _, backend in shares])
+        for (cluster, backend), weight in zip(shares, fitting, strict=True):
+            action.weighted_clusters.clusters.append(_weighted(cluster, backend, weight))
     if not any(backend.missing for backend in route.backends):
         action.cluster_not_found_response_code = RouteAction.INTERNAL_SERVER_ERROR
     _rewrite(action, route.rewrite or Rewrite(), condition.path, headers.authority(route.request_headers))
@@ -163,8 +165,8 @@ def _changes(backend: Backend) -> bool:
     return HeaderChanges() != backend.request_headers or HeaderChanges() != backend.response_headers
 
 
-def _weighted(cluster: str, backend: Backend) -> WeightedCluster.ClusterWeight:
-    made = WeightedCluster.ClusterWeight(name=cluster, weight=UInt32Value(value=backend.weight))
+def _weighted(cluster: str, backend: Backend, weight: int) -> WeightedCluster.ClusterWeight:
+    made = WeightedCluster.ClusterWeight(name=cluster, weight=UInt32Value(value=weight))
     if authority := headers.authority(backend.request_headers):
         made.host_rewrite_literal = authority
     headers.change(made, backend.request_headers, backend.response_headers)

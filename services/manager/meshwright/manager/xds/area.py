@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+import structlog
+
+from meshwright.manager import metrics
 from meshwright.manager.model.claims import Labels
 from meshwright.manager.model.external import External
 from meshwright.manager.model.mesh import Area, Endpoint, Port, Protocol, Service
@@ -19,6 +22,8 @@ from meshwright.manager.xds import caller, cluster, endpoint, external, names, r
 from meshwright.manager.xds.action import Place
 from meshwright.manager.xds.caller import Caller, Variants
 from meshwright.manager.xds.subject import Subject
+
+_log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -125,7 +130,21 @@ def _variants(part: Subject, make: Callable[[Subject, Caller], T], *more: str) -
     spoken = [part.spoken, *(known.spoken for known in part.known.values())]
     namespaces = frozenset(more).union(*(each.audiences() for each in spoken))
     matter = frozenset[CallerMatch]().union(*(caller.conditions(each) for each in spoken))
-    return Variants(namespaces, matter, partial(make, part))
+    return Variants(namespaces, matter, partial(_soundly, part, make))
+
+
+def _soundly(part: Subject, make: Callable[[Subject, Caller], T], who: Caller) -> T:
+    """Let a service that can't be translated cost its own callers only, whose requests are refused.
+
+    Objects are judged before they come here, so it is a mistake of ours; but one object mustn't stop what all proxies
+    are sent.
+    """
+    try:
+        return make(part, who)
+    except Exception:
+        metrics.UNTRANSLATED.inc()
+        _log.exception("service_not_translated", host=part.service.host, caller=who.namespace)
+        return make(part.refusing("what is said of this host can't be translated: the manager's log says why\n"), who)
 
 
 def _clusters(parameters: names.Parameters, of_service: Subject, who: Caller) -> ByName:

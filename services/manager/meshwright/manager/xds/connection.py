@@ -7,7 +7,7 @@ of which nothing is said leads to its service.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from google.protobuf.wrappers_pb2 import UInt32Value
 
@@ -17,7 +17,7 @@ from meshwright.api.envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 
 from meshwright.manager.model.routing import ConnectionMatch, ConnectionRoute
 from meshwright.manager.xds import names, wire
 from meshwright.manager.xds.action import Place
-from meshwright.manager.xds.quantity import duration
+from meshwright.manager.xds.quantity import duration, weights
 from meshwright.manager.xds.subject import NOWHERE
 
 _IDLE_SECONDS = 3600
@@ -98,6 +98,7 @@ def to(stat_prefix: str, *shares: tuple[str, int] | str, idle_seconds: float | N
     return Filter(name="envoy.filters.network.tcp_proxy", typed_config=wire.pack(proxy))
 
 
-def _weigh(proxy: TcpProxy, shares: Iterable[tuple[str, int]]) -> None:
-    for cluster, weight in shares:
+def _weigh(proxy: TcpProxy, shares: Sequence[tuple[str, int]]) -> None:
+    fitting = weights([weight for _, weight in shares])
+    for (cluster, _), weight in zip(shares, fitting, strict=True):
         proxy.weighted_clusters.clusters.add(name=cluster, weight=weight)

@@ -7,11 +7,12 @@ whether they must be asked again. It holds no area: resources that stay must not
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from meshwright.manager.model.claims import Labels, Spoken
+from meshwright.core.config import Key
+from meshwright.manager.model.claims import Claim, Labels, Spoken
 from meshwright.manager.model.mesh import Area, Known, Port, Protocol, Service
-from meshwright.manager.model.routing import ConnectionRoute, Destination, HttpRoute
+from meshwright.manager.model.routing import ConnectionRoute, Destination, Dialect, DirectResponse, HttpRoute, Routes
 from meshwright.manager.model.traffic import Settings, Subset, TrafficPolicy, settings_of, subsets_of
 from meshwright.manager.xds import names
 from meshwright.manager.xds.caller import Caller, for_whom
@@ -56,6 +57,14 @@ class Subject:
         if all(port.number in self.http for port in self.ports):
             return Subject(self.service, (), Spoken(self.spoken.owner), {}, self.http)
         return self.of_routes
+
+    def refusing(self, why: str) -> Subject:
+        """Return the same service with nothing said of it, but that requests and connections are refused."""
+        origin = Key("v1", "Service", self.service.namespace, self.service.name)
+        http = HttpRoute(origin, response=DirectResponse(503, why))
+        routes = Routes(self.service.host, Dialect.GATEWAY_API, (http,), (ConnectionRoute(origin),))
+        spoken = Spoken(self.spoken.owner, (Claim(self.spoken.owner, routes),))
+        return replace(self, spoken=spoken, known={})
 
     @property
     def ports(self) -> Iterator[Port]:
