@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from meshwright.api.config.v1 import config_pb2_grpc
+from meshwright.api.registration.v1 import registration_pb2_grpc
 from meshwright.core import config, errors, health, identity, service, store
 from meshwright.manager import metrics
 from meshwright.manager.configapi.catalogue import Catalogue
@@ -30,6 +31,9 @@ from meshwright.manager.election import Election
 from meshwright.manager.model import mesh
 from meshwright.manager.replicas import Replicas
 from meshwright.manager.settings import ManagerSettings
+from meshwright.manager.sources.registration.follower import Follower
+from meshwright.manager.sources.registration.leases import Leases
+from meshwright.manager.sources.registration.service import RegistrationService
 from meshwright.manager.xds import csds
 from meshwright.manager.xds.hub import Hub
 from meshwright.manager.xds.names import Parameters
@@ -52,6 +56,7 @@ def rules(trust_domain: str) -> list[tuple[str, tuple[str, ...]]]:
         ("/meshwright.config.v1.ConfigService/List", (admin, mixer, citadel)),
         ("/meshwright.config.v1.ConfigService/ProxyStatus", (admin, manager)),
         ("/meshwright.config.v1.ConfigService/", (admin,)),
+        ("/meshwright.registration.v1.RegistrationService/", (everyone,)),
         *((f"/{service}/", (everyone,)) for service in SERVICES),
         (f"/{csds.SERVICE}/", (admin,)),
     ]
@@ -85,6 +90,8 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         source = await stack.enter_async_context(config.connect(settings, facts, state))
         writer, history = _ledger(settings, facts)
         own.spawn(_follow(source, catalogue), "follow configuration")
+        registrations = Follower(facts, state, catalogue.register)
+        own.spawn(registrations.run(), "follow registrations")
         cluster: Cluster | None = None
         if settings.follows_cluster:
             from meshwright.manager.sources import kubernetes  # httpx: 0.1 s for those alone who follow a cluster
@@ -93,7 +100,7 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
             cluster = kubernetes.Cluster(api_server, state, on_services=catalogue.discover)
             own.spawn(cluster.run(), "follow cluster")
         stopping = own.spawn(stop.wait(), "stop")
-        loading = own.spawn(_loaded(catalogue, cluster), "first configuration")
+        loading = own.spawn(_loaded(catalogue, cluster, registrations), "first configuration")
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             return
@@ -117,6 +124,9 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         previews = Previews(hub, parameters)
         editor = Editor(catalogue, writer, chronicle, owners, previews, hub.convergence, owned)
         config_pb2_grpc.add_ConfigServiceServicer_to_server(ConfigService(catalogue, editor, chronicle, status), server)
+        registration_pb2_grpc.add_RegistrationServiceServicer_to_server(
+            RegistrationService(Leases(facts, own.spawn), settings.trust_domain), server
+        )
         DiscoveryServer(hub, settings.trust_domain).add_to(server)
         csds.ClientStatus(hub).add_to(server)
         address = await own.serve(server, grace=1.0)
@@ -201,8 +211,9 @@ async def _serve_webhooks(settings: ManagerSettings, own: service.Service, state
         own.spawn(trust.keep(api, trusting, own.identity, state), "keep the webhooks trusted")
 
 
-async def _loaded(catalogue: Catalogue, cluster: Cluster | None) -> None:
+async def _loaded(catalogue: Catalogue, cluster: Cluster | None, registrations: Follower) -> None:
     await catalogue.loaded()
+    await registrations.listed.wait()
     if cluster:
         await cluster.known()
 

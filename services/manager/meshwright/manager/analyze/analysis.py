@@ -60,9 +60,7 @@ def _analyze(parsed: Sequence[parse.Parsed | list[Fault]], state: State, existin
     places = {each.key: place for place, each in enumerate(parsed) if isinstance(each, parse.Parsed)}
     places |= {faults[0].key: place for place, faults in enumerate(parsed) if isinstance(faults, list)}
     objects = {**state.objects, **read} if read else state.objects
-    whole = (
-        mesh.build(state.revision + 1, objects, (state.objects, state.mesh), state.discovered) if read else state.mesh
-    )
+    whole = state.built(state.revision + 1, objects) if read else state.mesh
     subject = Subject(whole, objects, existing | review.namespaces(objects))
     told = {*found}
     for family in FAMILIES:

@@ -18,7 +18,7 @@ from meshwright.core.config import Key, Snapshot
 from meshwright.core.health import Health
 from meshwright.manager.model import mesh, parse, review
 from meshwright.manager.model.fault import Fault
-from meshwright.manager.model.mesh import Discovered
+from meshwright.manager.model.mesh import Discovered, Mesh
 
 _log = structlog.get_logger(__name__)
 
@@ -32,6 +32,15 @@ class State:
     mesh: mesh.Mesh = mesh.EMPTY
     revisions: Mapping[Key, int] = field(default_factory=dict)  # which revision last changed an object, where known
     discovered: Mapping[str, Discovered] = field(default_factory=dict)  # what a cluster has, by namespace
+    registered: Mapping[Key, parse.Parsed] = field(default_factory=dict)  # workloads that say themselves that they live
+
+    def built(self, revision: int, objects: Mapping[Key, parse.Parsed]) -> Mesh:
+        """Return the mesh that other objects would make, with all that isn't configuration as it is."""
+        return mesh.build(revision, self.all(objects), (self.all(self.objects), self.mesh), self.discovered)
+
+    def all(self, objects: Mapping[Key, parse.Parsed]) -> Mapping[Key, parse.Parsed]:
+        """Return objects together with what is registered; where both name a workload, the object is meant."""
+        return {**self.registered, **objects} if self.registered else objects
 
 
 class Catalogue:
@@ -51,8 +60,19 @@ class Catalogue:
         state = self.state
         if discovered is state.discovered:
             return
-        built = mesh.build(state.revision, state.objects, (state.objects, state.mesh), discovered)
-        self.state = replace(state, discovered=discovered, mesh=built)
+        before = state.all(state.objects)
+        self._replace(replace(state, discovered=discovered), before)
+
+    def register(self, registered: Mapping[Key, parse.Parsed]) -> None:
+        """Take what is registered now; configuration and its revision stay."""
+        state = self.state
+        if registered != state.registered:
+            self._replace(replace(state, registered=registered), state.all(state.objects))
+
+    def _replace(self, state: State, before: Mapping[Key, parse.Parsed]) -> None:
+        """Take a state whose mesh is still made from `before`."""
+        built = mesh.build(state.revision, state.all(state.objects), (before, state.mesh), state.discovered)
+        self.state = replace(state, mesh=built)
         if self.started:  # before that there is only half a mesh
             self._on_change(built)
 
@@ -84,7 +104,7 @@ class Catalogue:
                 _log.warning("object_unusable", object=str(key), source=found.source, fault=result[0].message)
         before, discovered = self.state.objects, self.state.discovered
         objects = {result.key: result for _, result in read.values()}
-        built = mesh.build(snapshot.revision, objects, (before, self.state.mesh), discovered)
+        built = self.state.built(snapshot.revision, objects)
         if self._strict:
             changed = {key: found for key, found in objects.items() if before.get(key) is not found}
             faults += review.review(built, changed, review.namespaces(objects) | {*discovered}).violations
@@ -94,7 +114,8 @@ class Catalogue:
                 return [_sentence(fault, sources) for fault in faults]
             self._health.set("mesh", True)
         self._read = read
-        self.state = State(snapshot.revision, objects, built, _revisions(sources), discovered)
+        revisions = _revisions(sources)
+        self.state = State(snapshot.revision, objects, built, revisions, discovered, self.state.registered)
         self.started = True
         self._on_change(built)
         self._changed.set()

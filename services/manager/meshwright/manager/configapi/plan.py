@@ -49,7 +49,7 @@ class Plan:
 
     def mesh(self, state: State) -> mesh.Mesh:
         """Return the mesh as it would be, one revision after `state`."""
-        return mesh.build(state.revision + 1, self.after, (state.objects, state.mesh), state.discovered)
+        return state.built(state.revision + 1, self.after)
 
     def owned(self) -> dict[str, tuple[list[Key], list[Key]]]:
         """Return, for each owner that must be asked, the keys put and the keys deleted."""

@@ -1,1 +1,1 @@
-"""Where the manager finds services beside the objects that people apply to it: a Kubernetes cluster."""
+"""Where the manager finds services beside the objects that people apply: a Kubernetes cluster, and registrations."""
