@@ -6,7 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from meshwright.manager.smi import conversion
+from meshwright.core import errors
+from meshwright.manager.smi import conversion, quantity
 
 Raw = dict[str, Any]
 
@@ -81,6 +82,14 @@ quantities = (
 )
 
 
+def holds(given: list[Any]) -> bool:
+    """Whether there are weights in this ratio, and one above 0."""
+    try:
+        return any(quantity.weights(given))
+    except errors.ConfigError:
+        return False
+
+
 def split(version: str) -> st.SearchStrategy[Raw]:
     weight = quantities if version == "v1alpha1" else whole
 
@@ -91,7 +100,7 @@ def split(version: str) -> st.SearchStrategy[Raw]:
         return st.fixed_dictionaries({"service": st.just("root"), "backends": st.just(backends)}, optional=more)
 
     found = st.lists(st.tuples(names, weight), min_size=1, max_size=4, unique_by=lambda each: each[0])
-    some = found.filter(lambda each: any(str(weight).strip("0m.+") for _, weight in each))
+    some = found.filter(lambda each: holds([weight for _, weight in each]))
     return st.fixed_dictionaries({"spec": some.flatmap(spec)})
 
 

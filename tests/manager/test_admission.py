@@ -162,6 +162,21 @@ async def test_what_others_put_into_the_store_stays() -> None:
     assert not delete
 
 
+async def test_splits_of_one_service_go_beside_each_other_while_their_matches_differ() -> None:
+    def matched(name: str, created: int, *groups: str) -> Candidate:
+        matches = [{"kind": "HTTPRouteGroup", "name": group} for group in groups]
+        spec = {"service": "root", "backends": [{"service": "v1", "weight": 1}], "matches": matches}
+        return read(kinds.TRAFFIC_SPLIT, name, spec, created)
+
+    found = (matched("a", 2, "x", "y"), matched("b", 1, "y", "x"), matched("c", 3, "x"), split("all", "root", 4))
+    assert named(await admit(all_of(*found))) == {
+        "a": (False, "Conflicted"),
+        "b": (True, "Accepted"),
+        "c": (True, "Accepted"),
+        "all": (True, "Accepted"),
+    }
+
+
 splits = st.builds(split, st.sampled_from("abcdef"), st.sampled_from(["one", "two", "v1"]), st.integers(0, 2))
 
 

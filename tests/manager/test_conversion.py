@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smi_objects import CASES, Raw, objects, quantities
+from smi_objects import CASES, Raw, holds, objects, quantities
 
 from meshwright.core import errors
 from meshwright.manager.model.parse import Parsed, parse
@@ -106,7 +106,7 @@ def test_weights_keep_their_ratio(given_: list[Any], expected: list[int]) -> Non
     assert quantity.weights(given_) == expected
 
 
-@given(st.lists(quantities, min_size=1, max_size=5))
+@given(st.lists(quantities, min_size=1, max_size=5).filter(holds))
 def test_any_quantities_become_weights_in_exactly_their_ratio(given_: list[Any]) -> None:
     whole, amounts = quantity.weights(given_), [quantity.amount(each) for each in given_]
     assert [Fraction(each * sum(amounts)) for each in whole] == [each * sum(whole) for each in amounts]

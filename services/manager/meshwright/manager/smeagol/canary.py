@@ -17,7 +17,7 @@ from meshwright.manager.model.document import Document, FieldError, Strict, dns_
 from meshwright.manager.smi import quantity
 from meshwright.manager.smi.traffic_split import QuantityBackend, service_name
 
-_PERCENT = re.compile(r"\d{1,3}(\.\d{1,3})?%")
+_PERCENT = re.compile(r"\d{1,3}(\.\d{1,3})?%", re.ASCII)
 
 
 def _share(entry: dict[str, str]) -> dict[str, str]:
