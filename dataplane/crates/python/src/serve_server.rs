@@ -176,7 +176,10 @@ impl GrpcServer {
             })
             .map_err(to_python)?;
         runtime().spawn(watch_loop(Arc::downgrade(&handlers), stall, on_stall));
-        let polling = (!busy_poll.is_zero()).then(|| polling().hold(busy_poll, runtime().handle()));
+        // Where there is no /proc nothing polls, and all else is as ever.
+        let polling = Some(busy_poll)
+            .filter(|wish| !wish.is_zero())
+            .and_then(|wish| polling().hold(wish, runtime().handle()).ok());
         let (addresses, stats) = (running.addresses().to_vec(), running.stats());
         Ok(Self {
             running: Mutex::new(Some(running)),
@@ -185,7 +188,7 @@ impl GrpcServer {
             stats,
             access_log,
             mailbox,
-            polling: Mutex::new(polling.transpose()?),
+            polling: Mutex::new(polling),
         })
     }
 

@@ -12,12 +12,12 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use tokio::io::unix::AsyncFd;
+use tokio::net::UnixDatagram;
 use tokio::runtime::{Builder, Handle, RuntimeMetrics};
 
 /// Waits in a row that must have been shorter than the time to poll before a thread polls. One that was longer ends it:
@@ -38,7 +38,8 @@ pub struct BusyPoll {
     window: AtomicU64,
     /// What each [`Hold`] asks for.
     held: Mutex<Vec<u64>>,
-    source: OnceLock<Source>,
+    /// While it is held: it holds the runtime, which holds this.
+    source: ArcSwapOption<Source>,
     /// Whether a thread polls: one is enough, the others sleep.
     polling: AtomicBool,
     /// Times that polling found work.
@@ -82,15 +83,18 @@ impl BusyPoll {
     /// Poll for `window` before each sleep, if the last waits were shorter, until the result is dropped. Of several
     /// the longest counts. `runtime` is the one that this is installed in; an error: its epoll can't be found.
     pub fn hold(self: &Arc<Self>, window: Duration, runtime: &Handle) -> io::Result<Hold> {
-        if self.source.get().is_none() {
-            let found = Source {
+        let found = match self.source.load_full() {
+            Some(found) => found,
+            None => Arc::new(Source {
                 epoll: epoll_of(runtime)?,
                 queues: runtime.metrics(),
-            };
-            let _ = self.source.set(found); // another was faster
-        }
+            }),
+        };
         let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
-        self.change(|held| held.push(window));
+        self.change(|held| {
+            held.push(window);
+            self.source.store(Some(found));
+        });
         Ok(Hold {
             poll: self.clone(),
             window,
@@ -105,13 +109,20 @@ impl BusyPoll {
     fn change(&self, change: impl FnOnce(&mut Vec<u64>)) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut held);
-        let longest = held.iter().copied().max().unwrap_or(0);
-        self.window.store(longest, Ordering::Relaxed);
+        let longest = held.iter().copied().max();
+        self.window.store(longest.unwrap_or(0), Ordering::Relaxed);
+        if longest.is_none() {
+            self.source.store(None);
+        }
     }
 
     fn before_sleep(&self) {
         let window = self.window.load(Ordering::Relaxed);
-        let Some(source) = self.source.get().filter(|_| window > 0) else {
+        if window == 0 {
+            return;
+        }
+        let source = self.source.load();
+        let Some(source) = &*source else {
             return;
         };
         let began = Instant::now();
@@ -164,8 +175,8 @@ impl Drop for Hold {
 /// The epoll of a runtime, which tokio doesn't tell: it is the one that has a descriptor that we give it.
 fn epoll_of(runtime: &Handle) -> io::Result<OwnedFd> {
     let _entered = runtime.enter();
-    let probe = AsyncFd::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?)?;
-    let wanted = probe.get_ref().as_raw_fd();
+    let probe = UnixDatagram::unbound()?;
+    let wanted = probe.as_raw_fd();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let entry = entry?;
         // One that has been closed since is none.
