@@ -22,6 +22,8 @@ impl PyIdentity {
 }
 
 type Federated = HashMap<String, PyBackedBytes>;
+/// Chains and their keys.
+type Named = Vec<(PyBackedBytes, PyBackedBytes)>;
 
 fn read(
     py: Python<'_>,
@@ -29,20 +31,26 @@ fn read(
     key_pem: &[u8],
     bundle_pem: &[u8],
     federated: Federated,
+    named: Named,
 ) -> PyResult<Identity> {
     let federated: Vec<_> = federated
         .into_iter()
         .map(|(domain, bundle)| (domain, bundle.to_vec()))
         .collect();
-    py.detach(|| Identity::from_pem_federated(cert_chain_pem, key_pem, bundle_pem, &federated))
+    let named: Vec<_> = named
+        .iter()
+        .map(|(chain, key)| (chain.to_vec(), key.to_vec()))
+        .collect();
+    py.detach(|| Identity::from_pem_named(cert_chain_pem, key_pem, bundle_pem, &federated, &named))
         .map_err(to_python)
 }
 
 #[pymethods]
 impl PyIdentity {
-    /// `federated` has the bundles of other trust domains by name; `tls_versions` has "1.3" and perhaps "1.2".
+    /// `federated` has the bundles of other trust domains by name; `named` further certificates of a server, for the DNS
+    /// names that clients ask for; `tls_versions` has "1.3" and perhaps "1.2".
     #[new]
-    #[pyo3(signature = (cert_chain_pem, key_pem, bundle_pem, federated, tls_versions))]
+    #[pyo3(signature = (cert_chain_pem, key_pem, bundle_pem, federated, tls_versions, named = Vec::new()))]
     fn new(
         py: Python<'_>,
         cert_chain_pem: &[u8],
@@ -50,15 +58,17 @@ impl PyIdentity {
         bundle_pem: &[u8],
         federated: Federated,
         tls_versions: Vec<PyBackedStr>,
+        named: Named,
     ) -> PyResult<Self> {
         let versions = Versions::parse(tls_versions.iter().map(|name| &**name)).map_err(to_python)?;
-        let identity = read(py, cert_chain_pem, key_pem, bundle_pem, federated)?;
+        let identity = read(py, cert_chain_pem, key_pem, bundle_pem, federated, named)?;
         Ok(Self {
             identities: Identities::with_versions(identity, versions),
         })
     }
 
     /// Use another identity from the next handshake on.
+    #[pyo3(signature = (cert_chain_pem, key_pem, bundle_pem, federated, named = Vec::new()))]
     fn rotate(
         &self,
         py: Python<'_>,
@@ -66,9 +76,10 @@ impl PyIdentity {
         key_pem: &[u8],
         bundle_pem: &[u8],
         federated: Federated,
+        named: Named,
     ) -> PyResult<()> {
         self.identities
-            .rotate(read(py, cert_chain_pem, key_pem, bundle_pem, federated)?);
+            .rotate(read(py, cert_chain_pem, key_pem, bundle_pem, federated, named)?);
         Ok(())
     }
 

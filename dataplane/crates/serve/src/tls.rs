@@ -3,6 +3,7 @@
 pub(crate) mod certificate;
 pub(crate) mod handshake;
 pub mod identity;
+pub(crate) mod named;
 pub mod outside;
 pub mod spiffe;
 pub(crate) mod trust;

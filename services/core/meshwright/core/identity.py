@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -51,7 +51,8 @@ _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 class X509Identity:
     """One SVID: certificate chain (leaf first), its key (PKCS#8) and the trust bundle, all PEM.
 
-    `federated` has the bundles of other trust domains by name: whose members may be peers too.
+    `federated` has the bundles of other trust domains by name: whose members may be peers too. `named` has further
+    certificates, each (chain, key): a server shows one to clients that ask for a DNS name of its leaf (SNI).
     """
 
     spiffe_id: str
@@ -60,6 +61,7 @@ class X509Identity:
     bundle_pem: bytes
     not_after: datetime
     federated: Mapping[str, bytes] = field(default_factory=dict)
+    named: tuple[tuple[bytes, bytes], ...] = ()
 
     def __repr__(self) -> str:
         """Name the identity without its key: representations end in logs."""
@@ -138,8 +140,9 @@ class StaticIdentity(Rotating):
 class FileIdentity(Rotating):
     """`cert.pem`, `key.pem` and `ca.pem` in a folder, reloaded when one of them changes.
 
-    `federated/<trust domain>.pem` are the bundles of other trust domains, if there are any. A set that doesn't belong
-    together (seen while somebody is writing it) is left alone until the next look.
+    `federated/<trust domain>.pem` are the bundles of other trust domains, if there are any; `named/<any>/cert.pem` and
+    `key.pem` further certificates, for clients that ask for one of their DNS names. A set that doesn't belong together
+    (seen while somebody is writing it) is left alone until the next look.
     """
 
     def __init__(self, folder: Path, *, period: float = 1.0, clock: clocks.Clock | None = None) -> None:
@@ -154,11 +157,14 @@ class FileIdentity(Rotating):
         paths = [self._folder / name for name in ("cert.pem", "key.pem", "ca.pem")]
         try:
             foreign = sorted((self._folder / "federated").glob("*.pem"))
-            seen = tuple((path, path.stat().st_mtime_ns) for path in (*paths, *foreign))
+            named = [(path, path.with_name("key.pem")) for path in sorted(self._folder.glob("named/*/cert.pem"))]
+            every = (*paths, *foreign, *(path for pair in named for path in pair))
+            seen = tuple((path, path.stat().st_mtime_ns) for path in every)
             if seen == self._seen:
                 return False
             chain, key, bundle = (path.read_bytes() for path in paths)
-            identity = parse(chain, key, bundle, {path.stem: path.read_bytes() for path in foreign})
+            pairs = [(chain.read_bytes(), key.read_bytes()) for chain, key in named]
+            identity = parse(chain, key, bundle, {path.stem: path.read_bytes() for path in foreign}, pairs)
         except OSError as error:
             raise errors.ConfigError(
                 f"can't read {error.filename}: {error.strerror}",
@@ -191,24 +197,32 @@ class FileIdentity(Rotating):
 
 
 def parse(
-    cert_chain_pem: bytes, key_pem: bytes, bundle_pem: bytes, federated: Mapping[str, bytes] | None = None
+    cert_chain_pem: bytes,
+    key_pem: bytes,
+    bundle_pem: bytes,
+    federated: Mapping[str, bytes] | None = None,
+    named: Sequence[tuple[bytes, bytes]] = (),
 ) -> X509Identity:
-    """Build an identity from PEM and check that the key belongs to the certificate; raise ConfigError if not."""
+    """Build an identity from PEM and check that each key belongs to its certificate; raise ConfigError if not."""
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        leaf = x509.load_pem_x509_certificates(cert_chain_pem)[0]
-        x509.load_pem_x509_certificates(bundle_pem)
-        key = load_pem_private_key(key_pem, password=None)
-        for foreign in (federated or {}).values():
-            x509.load_pem_x509_certificates(foreign)
+        pairs = [
+            (x509.load_pem_x509_certificates(chain)[0], load_pem_private_key(key, password=None))
+            for chain, key in ((cert_chain_pem, key_pem), *named)
+        ]
+        for bundle in (bundle_pem, *(federated or {}).values()):
+            x509.load_pem_x509_certificates(bundle)
     except (ValueError, TypeError) as error:
         raise errors.ConfigError(f"not PEM as expected: {error}", field="identity") from error
     for name in federated or {}:
         if not _TRUST_DOMAIN.fullmatch(name):
             raise errors.ConfigError(f"{name!r} is no trust domain's name", field="identity.federated")
-    if key.public_key() != leaf.public_key():
-        raise errors.ConfigError("the key doesn't belong to the certificate", field="identity")
+    for index, (certificate, private) in enumerate(pairs):
+        if private.public_key() != certificate.public_key():
+            where = f"identity.named[{index - 1}]" if index else "identity"
+            raise errors.ConfigError("the key doesn't belong to the certificate", field=where)
+    leaf, _ = pairs[0]
     return X509Identity(
         spiffe_id=spiffe_id(leaf),
         cert_chain_pem=cert_chain_pem,
@@ -216,6 +230,7 @@ def parse(
         bundle_pem=bundle_pem,
         not_after=leaf.not_valid_after_utc,
         federated=federated or {},
+        named=tuple(named),
     )
 
 

@@ -93,7 +93,8 @@ class ServiceSettings(BaseSettings):
     identity: Path | None = Field(
         None,
         description="Folder with cert.pem, key.pem and ca.pem: this service's identity; reloaded on change. Bundles of "
-        "federated trust domains are federated/<trust domain>.pem in it.",
+        "federated trust domains are federated/<trust domain>.pem in it, further certificates for clients that ask for "
+        "their DNS names named/<any>/cert.pem and key.pem.",
     )
     citadel: str | None = Field(
         None, description="citadel's address (host:port) to renew the identity from, instead of files."

@@ -154,7 +154,7 @@ impl Acceptor {
         let mut config = ServerConfig::builder_with_provider(identity.provider.clone())
             .with_protocol_versions(versions.protocols())?
             .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.key.clone())));
+            .with_cert_resolver(identity.certificates.clone());
         config.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // rustls has one maker of tickets for all versions, and whoever learned the key of a ticket of TLS 1.2 could
@@ -229,7 +229,7 @@ impl Connector {
             .with_protocol_versions(versions.protocols())?
             .dangerous() // rustls' word for a verifier of our own, which verifies the chain and the peer's name
             .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.key.clone())));
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certificates.own().clone())));
         config.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
         config.resumption = Resumption::in_memory_sessions(TICKETS).tls12_resumption(Tls12Resumption::Disabled);
         config.enable_sni = matches!(self.expected, Expected::Dns(_)); // a SPIFFE ID is no name that SNI can carry

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::tls::certificate::Names;
+use crate::tls::named::Certificates;
 use crate::tls::spiffe::Id;
 use crate::tls::trust::{Trust, certificates};
 
@@ -21,7 +22,7 @@ use crate::tls::trust::{Trust, certificates};
 #[derive(Debug)]
 pub struct Identity {
     id: Id,
-    pub(crate) key: Arc<CertifiedKey>,
+    pub(crate) certificates: Arc<Certificates>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) provider: Arc<CryptoProvider>,
 }
@@ -40,21 +41,36 @@ impl Identity {
         bundle: &[u8],
         federated: &[(String, Vec<u8>)],
     ) -> Result<Self, Error> {
+        Self::from_pem_named(chain, key, bundle, federated, &[])
+    }
+
+    /// The same with further certificates, each (chain, key): a server shows them to clients that ask for one of their
+    /// DNS names.
+    pub fn from_pem_named(
+        chain: &[u8],
+        key: &[u8],
+        bundle: &[u8],
+        federated: &[(String, Vec<u8>)],
+        named: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<Self, Error> {
         let refuse = |field: &str, reason: String| Error::Identity {
             field: field.to_owned(),
             reason,
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let chain = certificates(chain).map_err(|reason| refuse("cert_chain_pem", reason))?;
-        let id = Names::of_leaf(&chain[0]).and_then(|names| names.id());
+        let own = certified(chain, key, &provider).map_err(|(part, reason)| refuse(part, reason))?;
+        let id = Names::of_leaf(&own.cert[0]).and_then(|names| names.id());
         let id = id.map_err(|reason| refuse("cert_chain_pem", reason))?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| refuse("key_pem", error.to_string()))?;
-        let key =
-            CertifiedKey::from_der(chain, key, &provider).map_err(|error| refuse("key_pem", error.to_string()))?;
+        let named = named.iter().enumerate().map(|(index, (chain, key))| {
+            let named = certified(chain, key, &provider);
+            named.map_err(|(part, reason)| refuse(&format!("named[{index}].{part}"), reason))
+        });
+        let named = named.collect::<Result<_, _>>()?;
+        let certificates = Certificates::new(own, named).map_err(|reason| refuse("named", reason))?;
         let trust = Trust::from_pem(id.trust_domain(), bundle, federated, provider.clone())?;
         Ok(Self {
             id,
-            key: Arc::new(key),
+            certificates: Arc::new(certificates),
             trust: Arc::new(trust),
             provider,
         })
@@ -64,6 +80,14 @@ impl Identity {
     pub fn id(&self) -> &Id {
         &self.id
     }
+}
+
+/// A chain with its key; an error names the part that is wrong, and why.
+fn certified(chain: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, (&'static str, String)> {
+    let chain = certificates(chain).map_err(|reason| ("cert_chain_pem", reason))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| ("key_pem", error.to_string()))?;
+    let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| ("key_pem", error.to_string()))?;
+    Ok(Arc::new(key))
 }
 
 static ONLY_13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];

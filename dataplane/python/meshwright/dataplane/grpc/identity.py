@@ -18,7 +18,9 @@ class X509Identity(Protocol):
     """An X509-SVID in PEM.
 
     It may have `federated: Mapping[str, bytes]` too, the authorities of other trust domains by name (without the
-    scheme): a peer is verified by those of the domain that its SPIFFE ID names, and by no others.
+    scheme): a peer is verified by those of the domain that its SPIFFE ID names, and by no others. And it may have
+    `named: Sequence[tuple[bytes, bytes]]`, further certificates as (chain, key): a server shows one to clients that ask
+    for a DNS name of its leaf (SNI), exact or "*.domain"; of two for one name the first.
     """
 
     @property
@@ -63,12 +65,14 @@ def follow(
     """
     first = source.current()
     native = _native.Identity(
-        first.cert_chain_pem, first.key_pem, first.bundle_pem, _federated(first), list(tls_versions)
+        first.cert_chain_pem, first.key_pem, first.bundle_pem, _federated(first), list(tls_versions), *_named(first)
     )
 
     def rotate(identity: X509Identity) -> None:
         try:
-            native.rotate(identity.cert_chain_pem, identity.key_pem, identity.bundle_pem, _federated(identity))
+            native.rotate(
+                identity.cert_chain_pem, identity.key_pem, identity.bundle_pem, _federated(identity), *_named(identity)
+            )
         except ValueError as error:
             _LOG.error("rotation refused", extra={"spiffe_id": identity.spiffe_id, "reason": str(error)})
 
@@ -78,3 +82,9 @@ def follow(
 def _federated(identity: X509Identity) -> dict[str, bytes]:
     federated: Mapping[str, bytes] = getattr(identity, "federated", {})
     return dict(federated)
+
+
+def _named(identity: X509Identity) -> list[list[tuple[bytes, bytes]]]:
+    """Return the further argument for `named`, if there is any."""
+    named: Sequence[tuple[bytes, bytes]] = getattr(identity, "named", ())
+    return [list(named)] if named else []
