@@ -6,6 +6,7 @@
 mod certificate;
 mod connection;
 mod descriptors;
+mod flood;
 mod frames;
 mod headers;
 mod input;
@@ -25,6 +26,7 @@ mod everything;
 pub use certificate::certificate;
 pub use connection::connection;
 pub use descriptors::descriptors;
+pub use flood::flood;
 pub use frames::frames;
 pub use headers::headers;
 pub use memif::{memif_ring, memif_talk};
@@ -37,13 +39,14 @@ pub use tls::tls;
 pub type Target = fn(&[u8]);
 
 /// All targets by name, which is also that of the corpus's folder.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("access_log", access_log),
     ("authorization", authorization),
     ("certificate", certificate),
     ("check", check),
     ("connection", connection),
     ("descriptors", descriptors),
+    ("flood", flood),
     ("frames", frames),
     ("headers", headers),
     ("memif_ring", memif_ring),

@@ -7,8 +7,10 @@ use http::HeaderMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use crate::limits::Limits;
 use crate::tls::certificate;
 use crate::wire::descriptors::Descriptors;
+use crate::wire::flood::{Flood, Offence};
 use crate::wire::transport::{Transport, UnixTransport};
 use crate::wire::{deadline, outcome};
 
@@ -37,6 +39,32 @@ impl Socket {
     /// Write all, with the descriptors that wait to be sent.
     pub async fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.transport.write_all(bytes).await
+    }
+}
+
+/// What every byte of a server's connection passes: the guard against frames that only cost.
+#[derive(Debug)]
+pub struct Guard(Flood);
+
+impl Guard {
+    /// One that follows `limits`.
+    pub fn new(limits: &Limits) -> Self {
+        Self(Flood::new(limits))
+    }
+
+    /// Bytes from the peer, some of which may be changed; the offence that ends the connection.
+    pub fn read(&mut self, bytes: &mut [u8]) -> Option<&'static str> {
+        self.0.read(bytes).map(Offence::text)
+    }
+
+    /// Bytes to the peer.
+    pub fn wrote(&mut self, bytes: &[u8]) {
+        self.0.wrote(bytes);
+    }
+
+    /// The last bytes for a peer that is shown out; none within a frame.
+    pub fn farewell(&self) -> Option<Vec<u8>> {
+        self.0.farewell(Offence::Frames)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod frame;
 pub(crate) mod late;
 pub mod outcome;
 pub(crate) mod transport;
+pub(crate) mod walk;
 
 /// Bytes of "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" (RFC 9113, section 3.4).
 pub(crate) const PREFACE: usize = 24;

@@ -9,16 +9,7 @@ use std::time::{Duration, Instant};
 use crate::limits::Limits;
 use crate::wire::PREFACE;
 use crate::wire::late::{Late, UNKNOWN};
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const ACK: u8 = 1;
-/// The flag of a PING that is an answer.
-pub(crate) const PING_ANSWERED: u8 = ACK;
+use crate::wire::walk::{ACK, CONTINUATION, DATA, GOAWAY, HEADERS, Head, PING, SETTINGS, WINDOW_UPDATE, Walk};
 
 /// Pings too early that are forgiven (as grpc's servers do).
 const STRIKES: u32 = 2;
@@ -116,7 +107,7 @@ impl Flood {
     pub(crate) fn farewell(&self, offence: Offence) -> Option<Vec<u8>> {
         let debug = offence.text().as_bytes();
         let length = 8 + debug.len() as u8;
-        let head = [0, 0, length, 7, 0, 0, 0, 0, 0];
+        let head = [0, 0, length, GOAWAY, 0, 0, 0, 0, 0];
         let enhance_your_calm = 11_u32.to_be_bytes();
         self.writing
             .is_between()
@@ -151,64 +142,6 @@ impl Flood {
             }
         }
         None
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Head {
-    length: usize,
-    pub(crate) kind: u8,
-    pub(crate) flags: u8,
-    pub(crate) stream: u32,
-}
-
-/// A place in a sequence of frames (RFC 9113, section 4.1).
-#[derive(Debug, Default)]
-struct Walk {
-    skip: usize,
-    header: [u8; 9],
-    known: usize,
-}
-
-impl Walk {
-    fn after(skip: usize) -> Self {
-        Self {
-            skip,
-            ..Self::default()
-        }
-    }
-
-    fn is_between(&self) -> bool {
-        self.skip == 0 && self.known == 0
-    }
-
-    /// Call `visit` with each header, and with where it ends in `bytes`.
-    fn pass(&mut self, mut bytes: &[u8], mut visit: impl FnMut(&Head, usize)) {
-        let all = bytes.len();
-        loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            if bytes.is_empty() {
-                return;
-            }
-            let taken = bytes.len().min(self.header.len() - self.known);
-            self.header[self.known..self.known + taken].copy_from_slice(&bytes[..taken]);
-            (self.known, bytes) = (self.known + taken, &bytes[taken..]);
-            if self.known < self.header.len() {
-                return;
-            }
-            let [l0, l1, l2, kind, flags, stream @ ..] = self.header;
-            self.known = 0;
-            self.skip = usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2);
-            let head = Head {
-                length: self.skip,
-                kind,
-                flags,
-                stream: u32::from_be_bytes(stream) & 0x7fff_ffff,
-            };
-            visit(&head, all - bytes.len());
-        }
     }
 }
 
@@ -282,7 +215,7 @@ mod tests {
 
     #[test]
     fn window_updates_of_calls_that_began_too_late_are_hidden() {
-        let (goaway, ping) = (frame(7, 0, 0, &[0; 8]), frame(PING, 0, 0, &[0; 8]));
+        let (goaway, ping) = (frame(GOAWAY, 0, 0, &[0; 8]), frame(PING, 0, 0, &[0; 8]));
         let mut answer = frame(PING, ACK, 0, &[0; 8]);
         let update = |stream| frame(WINDOW_UPDATE, 0, stream, &[0, 0, 0, 1]);
         let mut guard = guard();

@@ -4,11 +4,8 @@
 //! are new (RFC 9113, section 6.8). The h2 crate (0.4.20) then ignores their HEADERS, DATA and RST_STREAM, but ends the
 //! connection, with every call on it, at a WINDOW_UPDATE; grpc's C clients send one with each call.
 
-use crate::wire::flood::{Head, PING_ANSWERED};
+use crate::wire::walk::{ACK, GOAWAY, Head, PING, WINDOW_UPDATE};
 
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
 /// A type that HTTP/2 doesn't know: such frames are ignored (RFC 9113, section 5.5).
 pub(crate) const UNKNOWN: u8 = 0xfe;
 
@@ -28,7 +25,7 @@ impl Late {
     pub(crate) fn says(&mut self, head: &Head) {
         match head.kind {
             GOAWAY => _ = self.asks.get_or_insert(self.asked + 1),
-            PING if head.flags & PING_ANSWERED == 0 => self.asked += 1,
+            PING if head.flags & ACK == 0 => self.asked += 1,
             _ => {}
         }
     }
@@ -37,7 +34,7 @@ impl Late {
     pub(crate) fn hides(&mut self, head: &Head, heard: u32) -> bool {
         match head.kind {
             // Answers come in the order of the questions.
-            PING if head.flags & PING_ANSWERED != 0 => {
+            PING if head.flags & ACK != 0 => {
                 self.answered += 1;
                 if self.asks == Some(self.answered) {
                     self.last = Some(heard);
