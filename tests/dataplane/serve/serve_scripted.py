@@ -74,6 +74,7 @@ class Scripted:
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     pings: int = 0
+    resets: int = 0
     address: str = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -104,6 +105,8 @@ class Scripted:
             http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.PingReceived):
             self.pings += 1
+        elif isinstance(event, h2.events.StreamReset):
+            self.resets += 1
         elif isinstance(event, h2.events.StreamEnded) and not self.at_headers:
             return self.do(http, event.stream_id, calls[event.stream_id].number)
         return True

@@ -4,6 +4,8 @@ pub(crate) mod attempt;
 pub(crate) mod balancer;
 pub mod channel;
 pub(crate) mod dialer;
+pub(crate) mod health;
+pub(crate) mod hedge;
 pub(crate) mod link;
 pub mod options;
 pub mod outgoing;

@@ -25,9 +25,10 @@ use crate::wire::outcome::Outcome;
 const USER_AGENT: &str = concat!("meshwright/", env!("CARGO_PKG_VERSION"));
 
 /// An attempt that failed.
+#[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) outcome: Outcome,
-    seen: Seen,
+    pub(crate) seen: Seen,
 }
 
 impl From<Outcome> for Failed {
@@ -45,18 +46,26 @@ impl Channel {
         let method = self.shared.config.method(&call.path).cloned();
         let limit = method.as_ref().and_then(|method| method.max_response);
         let limit = self.shared.limits.message_size.min(limit.unwrap_or(usize::MAX));
+        let hedging = method.as_ref().and_then(|method| method.hedging.clone());
         let messages = match messages {
             Messages::Whole(bytes) => Kept::Whole(bytes),
-            Messages::Stream(body) => Kept::Stream(Replay::new(body, self.shared.retry_buffer)),
+            Messages::Stream(body) => Kept::Stream(Replay::new(body, self.shared.retry_buffer, hedging.is_some())),
         };
         let mut retries = Retries::new(method, self.shared.throttle.clone());
+        if let Some(policy) = hedging {
+            let mut answer = self.hedged(call, &messages, limit, &policy).await?;
+            answer.retries = Some(retries);
+            return Ok(answer);
+        }
+        let mut attempt = 0;
         loop {
+            attempt += 1;
             let body = messages
                 .attempt()
                 .ok_or_else(|| Outcome::new(Code::Internal, "the requests of a committed call were asked for again"))?;
             let failed = match self.attempt(&call, body, limit, retries.previous()).await {
                 Ok(mut answer) => {
-                    messages.commit();
+                    messages.commit(attempt);
                     answer.retries = Some(retries);
                     return Ok(answer);
                 }
@@ -70,7 +79,13 @@ impl Channel {
         }
     }
 
-    async fn attempt(&self, call: &Call, messages: Body, limit: usize, previous: u32) -> Result<Answer, Failed> {
+    pub(crate) async fn attempt(
+        &self,
+        call: &Call,
+        messages: Body,
+        limit: usize,
+        previous: u32,
+    ) -> Result<Answer, Failed> {
         let mut request = Request::new(messages);
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = self.uri(&call.path)?;
@@ -156,29 +171,29 @@ impl Channel {
 }
 
 /// The requests of a call, as long as another attempt is possible.
-enum Kept {
+pub(crate) enum Kept {
     Whole(Bytes),
     Stream(Arc<Replay>),
 }
 
 impl Kept {
-    fn attempt(&self) -> Option<Body> {
+    pub(crate) fn attempt(&self) -> Option<Body> {
         match self {
             Self::Whole(bytes) => Some(Body::new(Full::new(bytes.clone()))),
             Self::Stream(replay) => replay.attempt(),
         }
     }
 
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         match self {
             Self::Whole(_) => true,
             Self::Stream(replay) => replay.is_open(),
         }
     }
 
-    fn commit(&self) {
+    pub(crate) fn commit(&self, attempt: u64) {
         if let Self::Stream(replay) = self {
-            replay.commit();
+            replay.commit(attempt);
         }
     }
 }

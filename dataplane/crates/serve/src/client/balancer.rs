@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::activity::Activity;
 use crate::client::dialer::Dialer;
+use crate::client::health::Question;
 use crate::client::link::Picker;
 use crate::client::options::ChannelOptions;
 use crate::client::resolver::Resolver;
@@ -51,6 +52,7 @@ pub(crate) struct Balancer {
     balancing: Balancing,
     idle: Duration,
     back_off: BackOff,
+    health: Option<Arc<Question>>,
     target: Target,
     resolver: Resolver,
     sender: mpsc::Sender<Event>,
@@ -82,6 +84,7 @@ impl Balancer {
         activity: Arc<Activity>,
         target: Target,
         options: &ChannelOptions,
+        health: Option<Arc<Question>>,
     ) -> Self {
         let back_off = BackOff {
             first: options.first_back_off,
@@ -96,6 +99,7 @@ impl Balancer {
             balancing: options.service_config.balancing,
             idle: options.idle,
             back_off,
+            health,
             resolver,
             sender,
             events,
@@ -203,7 +207,8 @@ impl Balancer {
             let subchannel = kept.map(|index| before.swap_remove(index)).unwrap_or_else(|| {
                 self.next_id += 1;
                 let (dialer, events) = (self.dialer.clone(), self.sender.clone());
-                Subchannel::new(self.next_id, endpoint.clone(), dialer, self.back_off, events)
+                let health = self.health.clone();
+                Subchannel::new(self.next_id, endpoint.clone(), dialer, self.back_off, events, health)
             });
             self.subchannels.push(subchannel);
         }

@@ -23,10 +23,11 @@ use tonic::{Code, Status};
 use crate::activity::{Activity, Underway};
 use crate::client::balancer::{Balancer, State};
 use crate::client::dialer::{Dialer, KeepAlive, Security};
+use crate::client::health::{self, Question};
 use crate::client::link::Link;
 use crate::client::options::ChannelOptions;
 use crate::client::retry::{Retries, Throttle};
-use crate::client::service_config::{MethodConfig, ServiceConfig};
+use crate::client::service_config::{Balancing, MethodConfig, ServiceConfig};
 use crate::client::target::Target;
 use crate::error::Error;
 use crate::limits::Limits;
@@ -174,6 +175,8 @@ impl Channel {
             Security::Plain => Scheme::HTTP,
             Security::Mesh(_) | Security::Outside(..) => Scheme::HTTPS,
         };
+        // pick_first is not to look at health (gRFC A17).
+        let is_spread = options.service_config.balancing == Balancing::RoundRobin;
         let received = Descriptors::default();
         let state = Arc::new(watch::Sender::new(State::Idle));
         let activity = Activity::new();
@@ -183,7 +186,17 @@ impl Channel {
             without_calls: options.keep_alive_without_calls,
         };
         let dialer = Dialer::new(security, limits.clone(), keep_alive, received.clone());
-        let balancer = Balancer::new(state.clone(), dialer, activity.clone(), target, &options);
+        let health = options
+            .service_config
+            .health
+            .clone()
+            .filter(|_| is_spread)
+            .and_then(|service| {
+                let uri = Uri::builder().scheme(scheme.clone()).authority(authority.clone());
+                let uri = uri.path_and_query(health::PATH).build().ok()?; // each part was one before
+                Some(Arc::new(Question { service, uri }))
+            });
+        let balancer = Balancer::new(state.clone(), dialer, activity.clone(), target, &options, health);
         tokio::spawn(balancer.run());
         let throttle = options.service_config.throttling;
         Self {
@@ -297,6 +310,16 @@ impl Channel {
             .path_and_query(path)
             .build()
             .map_err(|error| Outcome::new(Code::Internal, format!("the method's path {path:?}: {error}")))
+    }
+
+    /// What the server is called in its URI: the target's host and port.
+    pub fn authority(&self) -> &str {
+        self.shared.authority.as_str()
+    }
+
+    /// Whether calls go over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.shared.scheme == Scheme::HTTPS
     }
 
     /// Who the server is, one of them where there are several; nothing while there is no connection.

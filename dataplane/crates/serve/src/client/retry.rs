@@ -31,17 +31,17 @@ impl Throttle {
         }
     }
 
-    fn succeeded(&self) {
+    pub(crate) fn succeeded(&self) {
         let add = |tokens: u32| Some((tokens + self.config.ratio).min(self.config.max));
         let _ = self.tokens.fetch_update(Ordering::AcqRel, Ordering::Acquire, add); // never refuses
     }
 
-    fn failed(&self) {
+    pub(crate) fn failed(&self) {
         let take = |tokens: u32| Some(tokens.saturating_sub(1000));
         let _ = self.tokens.fetch_update(Ordering::AcqRel, Ordering::Acquire, take); // never refuses
     }
 
-    fn allows(&self) -> bool {
+    pub(crate) fn allows(&self) -> bool {
         self.tokens.load(Ordering::Acquire) > self.config.max / 2
     }
 }
@@ -119,12 +119,18 @@ impl Retries {
         Some(pause)
     }
 
+    /// Whether such an end takes a token.
+    fn counts(&self, code: Code) -> bool {
+        let hedging = self.method.as_ref().and_then(|method| method.hedging.as_ref());
+        self.policy().is_some_and(|policy| policy.retries(code)) || hedging.is_some_and(|policy| policy.goes_on(code))
+    }
+
     /// Let the throttle know how an attempt ended.
     pub(crate) fn ended(&self, code: Code, is_refused: bool) {
         if let Some(throttle) = &self.throttle {
             if code == Code::Ok {
                 throttle.succeeded();
-            } else if is_refused || self.policy().is_some_and(|policy| policy.retries(code)) {
+            } else if is_refused || self.counts(code) {
                 throttle.failed();
             }
         }
@@ -132,7 +138,7 @@ impl Retries {
 }
 
 /// What the server says about another attempt: nothing, after which time, or never.
-fn pushback(outcome: &Outcome) -> Option<Option<Duration>> {
+pub(crate) fn pushback(outcome: &Outcome) -> Option<Option<Duration>> {
     let value = outcome.metadata.get(PUSHBACK)?;
     let milliseconds = value.to_str().ok().and_then(|text| text.parse::<i32>().ok());
     Some(

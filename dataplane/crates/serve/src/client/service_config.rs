@@ -55,6 +55,24 @@ impl RetryPolicy {
     }
 }
 
+/// When a call is sent again while it has no answer yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HedgingPolicy {
+    /// Attempts in all, 2-5.
+    pub max_attempts: u32,
+    /// The pause between one attempt and the next; none: all are sent at once.
+    pub delay: Duration,
+    /// Bit n: after status code n the others go on.
+    codes: u32,
+}
+
+impl HedgingPolicy {
+    /// Whether the other attempts go on when one has ended so.
+    pub fn goes_on(&self, code: Code) -> bool {
+        self.codes & (1 << code as u32) != 0
+    }
+}
+
 /// What holds for calls of a method that say nothing else.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MethodConfig {
@@ -68,6 +86,8 @@ pub struct MethodConfig {
     pub max_response: Option<usize>,
     /// When a call is tried again.
     pub retry: Option<RetryPolicy>,
+    /// When it is sent again without waiting for its end; not beside `retry`.
+    pub hedging: Option<HedgingPolicy>,
 }
 
 /// How failures bound retries (gRFC A6, "Throttling Retry Attempts and Hedged RPCs"), in thousandths of a token.
@@ -86,6 +106,8 @@ pub struct ServiceConfig {
     pub balancing: Balancing,
     /// How failures bound retries.
     pub throttling: Option<Throttling>,
+    /// The service whose health decides which servers get calls (gRFC A17); with round_robin only.
+    pub health: Option<String>,
     /// By "service/method", "service/" and "".
     methods: HashMap<String, Arc<MethodConfig>>,
 }
@@ -95,6 +117,7 @@ impl Default for ServiceConfig {
         Self {
             balancing: Balancing::PickFirst { shuffle: false },
             throttling: None,
+            health: None,
             methods: HashMap::new(),
         }
     }
@@ -113,6 +136,7 @@ impl ServiceConfig {
             "loadBalancingPolicy",
             "methodConfig",
             "retryThrottling",
+            "healthCheckConfig",
         ])?;
         let balancing = match (fields.get("loadBalancingConfig"), fields.get("loadBalancingPolicy")) {
             (Some(value), _) => balancing_of(value, "loadBalancingConfig")?,
@@ -120,6 +144,7 @@ impl ServiceConfig {
             (None, None) => Balancing::PickFirst { shuffle: false },
         };
         let throttling = fields.get("retryThrottling").map(throttling_of).transpose()?;
+        let health = fields.get("healthCheckConfig").map(health_of).transpose()?.flatten();
         let mut methods = HashMap::new();
         if let Some(value) = fields.get("methodConfig") {
             for (index, value) in list(value, "methodConfig")?.iter().enumerate() {
@@ -129,6 +154,7 @@ impl ServiceConfig {
         Ok(Self {
             balancing,
             throttling,
+            health,
             methods,
         })
     }
@@ -181,11 +207,7 @@ impl<'a> Fields<'a> {
     fn only(&self, known: &[&str]) -> Result<(), Error> {
         for name in self.map.keys() {
             if !known.contains(&name.as_str()) {
-                let reason = match name.as_str() {
-                    "hedgingPolicy" => "hedging isn't supported: use retryPolicy".to_owned(),
-                    "healthCheckConfig" => "health checks by the channel aren't supported: leave it out".to_owned(),
-                    _ => format!("unknown; known here: {}", known.join(", ")),
-                };
+                let reason = format!("unknown; known here: {}", known.join(", "));
                 return Err(refuse(&self.path(name), reason));
             }
         }
@@ -257,6 +279,13 @@ fn policy_of(value: &Value, path: &str) -> Result<Balancing, Error> {
     }
 }
 
+/// Without a name there are no checks; an empty one is the server as a whole.
+fn health_of(value: &Value) -> Result<Option<String>, Error> {
+    let fields = Fields::of(value, "healthCheckConfig")?;
+    fields.only(&["serviceName"])?;
+    fields.read("serviceName", text)
+}
+
 fn throttling_of(value: &Value) -> Result<Throttling, Error> {
     let fields = Fields::of(value, "retryThrottling")?;
     fields.only(&["maxTokens", "tokenRatio"])?;
@@ -286,9 +315,13 @@ fn read_method(value: &Value, path: &str, methods: &mut HashMap<String, Arc<Meth
         "maxRequestMessageBytes",
         "maxResponseMessageBytes",
         "retryPolicy",
+        "hedgingPolicy",
     ])?;
     let size = |value: &Value| Ok(usize::try_from(unsigned(value)?).unwrap_or(usize::MAX));
-    let retry_path = fields.path("retryPolicy");
+    let (retry_path, hedging_path) = (fields.path("retryPolicy"), fields.path("hedgingPolicy"));
+    if fields.get("retryPolicy").is_some() && fields.get("hedgingPolicy").is_some() {
+        return Err(refuse(&hedging_path, "a method has this or a retryPolicy, not both"));
+    }
     let config = Arc::new(MethodConfig {
         wait_for_ready: fields.read("waitForReady", boolean)?,
         timeout: fields.read("timeout", duration)?,
@@ -297,6 +330,10 @@ fn read_method(value: &Value, path: &str, methods: &mut HashMap<String, Arc<Meth
         retry: fields
             .get("retryPolicy")
             .map(|value| retry_policy(value, &retry_path))
+            .transpose()?,
+        hedging: fields
+            .get("hedgingPolicy")
+            .map(|value| hedging_policy(value, &hedging_path))
             .transpose()?,
     });
     let names_path = fields.path("name");
@@ -333,18 +370,35 @@ fn retry_policy(value: &Value, path: &str) -> Result<RetryPolicy, Error> {
         duration => Ok(duration),
     };
     Ok(RetryPolicy {
-        max_attempts: fields.required("maxAttempts", |value| match unsigned(value)? {
-            0 | 1 => Err("must be 2 or more"),
-            attempts => Ok(attempts.min(MOST_ATTEMPTS.into()) as u32),
-        })?,
+        max_attempts: fields.required("maxAttempts", attempts)?,
         initial_back_off: fields.required("initialBackoff", positive)?,
         max_back_off: fields.required("maxBackoff", positive)?,
         multiplier: fields.required("backoffMultiplier", |value| match value.as_f64() {
             Some(multiplier) if multiplier > 0.0 && multiplier.is_finite() => Ok(multiplier),
             _ => Err("expected a number above 0"),
         })?,
-        codes: fields.required("retryableStatusCodes", codes)?,
+        codes: match fields.required("retryableStatusCodes", codes)? {
+            0 => return Err(refuse(&fields.path("retryableStatusCodes"), "names no status code")),
+            codes => codes,
+        },
     })
+}
+
+fn hedging_policy(value: &Value, path: &str) -> Result<HedgingPolicy, Error> {
+    let fields = Fields::of(value, path)?;
+    fields.only(&["maxAttempts", "hedgingDelay", "nonFatalStatusCodes"])?;
+    Ok(HedgingPolicy {
+        max_attempts: fields.required("maxAttempts", attempts)?,
+        delay: fields.read("hedgingDelay", duration)?.unwrap_or_default(),
+        codes: fields.read("nonFatalStatusCodes", codes)?.unwrap_or_default(),
+    })
+}
+
+fn attempts(value: &Value) -> Result<u32, &'static str> {
+    match unsigned(value)? {
+        0 | 1 => Err("must be 2 or more"),
+        attempts => Ok(attempts.min(MOST_ATTEMPTS.into()) as u32),
+    }
 }
 
 fn codes(value: &Value) -> Result<u32, &'static str> {
@@ -363,9 +417,6 @@ fn codes(value: &Value) -> Result<u32, &'static str> {
             1..=16 => bits |= 1 << number,
             _ => return Err("a number in it is no status code"),
         }
-    }
-    if bits == 0 {
-        return Err("names no status code");
     }
     Ok(bits)
 }
@@ -476,6 +527,23 @@ mod tests {
     }
 
     #[test]
+    fn hedging_and_health_checks_are_read() {
+        let json = r#"{"methodConfig": [{"name": [{}], "hedgingPolicy": {
+            "maxAttempts": 7, "hedgingDelay": "0.1s", "nonFatalStatusCodes": ["UNAVAILABLE"]}}],
+            "healthCheckConfig": {"serviceName": "a.B"}}"#;
+        let config = ServiceConfig::parse(json).expect("well formed");
+        let hedging = config
+            .method("/a/b")
+            .and_then(|method| method.hedging.clone())
+            .expect("a policy");
+        assert_eq!((hedging.max_attempts, hedging.delay), (5, Duration::from_millis(100)));
+        assert!(hedging.goes_on(Code::Unavailable) && !hedging.goes_on(Code::Internal));
+        assert_eq!(config.health.as_deref(), Some("a.B"));
+        let nothing = ServiceConfig::parse(r#"{"healthCheckConfig": {}}"#).expect("no service, no check");
+        assert_eq!(nothing.health, None);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (json, field) in [
             ("", "no JSON"),
@@ -505,7 +573,23 @@ mod tests {
             ),
             (
                 r#"{"methodConfig": [{"name": [{}], "hedgingPolicy": {}}]}"#,
-                "hedgingPolicy: hedging isn't",
+                "hedgingPolicy.maxAttempts: missing",
+            ),
+            (
+                r#"{"methodConfig": [{"name": [{}], "hedgingPolicy": {"maxAttempts": 2}, "retryPolicy": {}}]}"#,
+                "hedgingPolicy: a method has this or a retryPolicy",
+            ),
+            (
+                r#"{"methodConfig": [{"name": [{}], "hedgingPolicy": {"maxAttempts": 2, "nonFatalStatusCodes": [0]}}]}"#,
+                "hedgingPolicy.nonFatalStatusCodes: a call that went well",
+            ),
+            (
+                r#"{"healthCheckConfig": {"serviceName": 1}}"#,
+                "healthCheckConfig.serviceName",
+            ),
+            (
+                r#"{"healthCheckConfig": {"name": "a"}}"#,
+                "healthCheckConfig.name: unknown",
             ),
             (
                 r#"{"methodConfig": [{"name": [{}], "retryPolicy": {}}]}"#,
@@ -541,6 +625,8 @@ mod tests {
             "method",
             "timeout",
             "retryPolicy",
+            "hedgingPolicy",
+            "healthCheckConfig",
             "maxAttempts",
             "initialBackoff",
             "maxTokens",

@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::client::dialer::{Dialer, Made};
+use crate::client::health::{self, Health, HealthWatch, Question};
 use crate::client::link::Link;
 use crate::client::target::Endpoint;
 use crate::telemetry::span;
@@ -22,7 +23,8 @@ pub(crate) enum Status {
     Connecting,
     /// Calls can go.
     Ready(Arc<Link>),
-    /// The last try failed for this reason; `Idle` follows after the back-off.
+    /// The last try failed for this reason; `Idle` follows after the back-off. Or the server says that it isn't
+    /// healthy; then `Ready` may follow.
     Failed(Arc<str>),
 }
 
@@ -62,6 +64,7 @@ impl Subchannel {
         dialer: Arc<Dialer>,
         back_off: BackOff,
         events: mpsc::Sender<Event>,
+        health: Option<Arc<Question>>,
     ) -> Self {
         let wanted = Arc::new(Notify::new());
         let worker = Worker {
@@ -70,6 +73,7 @@ impl Subchannel {
             dialer,
             back_off,
             events,
+            health,
             wanted: wanted.clone(),
         };
         let task = tokio::spawn(worker.run()).abort_handle();
@@ -109,6 +113,8 @@ struct Worker {
     dialer: Arc<Dialer>,
     back_off: BackOff,
     events: mpsc::Sender<Event>,
+    /// What to ask a server before it gets calls.
+    health: Option<Arc<Question>>,
     wanted: Arc<Notify>,
 }
 
@@ -149,7 +155,7 @@ impl Worker {
     /// Let calls use a connection until it ends; move on to a new one when the identity rotates.
     async fn keep(&self, made: Made, rotations: &mut Option<watch::Receiver<u64>>) -> Option<()> {
         let (mut link, mut ended) = made;
-        self.say(Status::Ready(link.clone())).await?;
+        let mut watch = self.begin(&link).await?;
         let mut pause = self.back_off.first;
         let mut is_rotated = false;
         loop {
@@ -165,10 +171,26 @@ impl Worker {
                     (link, ended) = made;
                     is_rotated = false;
                     pause = self.back_off.first;
-                    self.say(Status::Ready(link.clone())).await?;
+                    watch = self.begin(&link).await?;
+                }
+                health = health::next(&mut watch) => {
+                    let status = match health {
+                        Health::Serving => Status::Ready(link.clone()),
+                        Health::Not(reason) => Status::Failed(reason),
+                    };
+                    self.say(status).await?;
                 }
             }
         }
+    }
+
+    /// Let calls use a new connection, at once or when its server says that it is healthy.
+    async fn begin(&self, link: &Arc<Link>) -> Option<Option<HealthWatch>> {
+        let Some(question) = &self.health else {
+            self.say(Status::Ready(link.clone())).await?;
+            return Some(None);
+        };
+        Some(Some(HealthWatch::new(question.clone(), link.clone(), self.back_off)))
     }
 
     /// Dial until it works; the old connection serves on meanwhile.
