@@ -287,6 +287,18 @@ impl GrpcChannel {
     }
 
     /// (name as in grpc.ChannelConnectivity, why it failed).
+    /// The target's host and port.
+    #[getter]
+    fn authority(&self) -> &str {
+        self.channel.authority()
+    }
+
+    /// Whether calls go over TLS.
+    #[getter]
+    fn is_secure(&self) -> bool {
+        self.channel.is_secure()
+    }
+
     #[getter]
     fn state(&self) -> (&'static str, Option<String>) {
         describe(&self.channel.states().borrow())

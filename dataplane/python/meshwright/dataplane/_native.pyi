@@ -210,8 +210,16 @@ class Identity:
         bundle_pem: bytes,
         federated: dict[str, bytes],
         tls_versions: list[str],
+        named: list[tuple[bytes, bytes]] = ...,
     ) -> Identity: ...
-    def rotate(self, cert_chain_pem: bytes, key_pem: bytes, bundle_pem: bytes, federated: dict[str, bytes]) -> None: ...
+    def rotate(
+        self,
+        cert_chain_pem: bytes,
+        key_pem: bytes,
+        bundle_pem: bytes,
+        federated: dict[str, bytes],
+        named: list[tuple[bytes, bytes]] = ...,
+    ) -> None: ...
     @property
     def spiffe_id(self) -> str: ...
 
@@ -410,6 +418,10 @@ class GrpcChannel:
         options: ChannelOptionsLike,
         service_config: str | None,
     ) -> GrpcChannel: ...
+    @property
+    def authority(self) -> str: ...
+    @property
+    def is_secure(self) -> bool: ...
     def unary(
         self,
         path: str,

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from meshwright.dataplane import _native
-from meshwright.dataplane.grpc import calls, interceptors, mailbox
+from meshwright.dataplane.grpc import calls, credentials, interceptors, mailbox
 from meshwright.dataplane.grpc.compression import Encoding, encoding_of
 
 Metadata = Sequence[tuple[str, str | bytes]] | grpc.aio.Metadata | None
@@ -58,11 +58,33 @@ class _Method:
         encoding = self._encoding(compression)
 
         async def begin_call(details: Any, requests: Any) -> Any:
-            _refuse(details.credentials)
             path = details.method.decode() if isinstance(details.method, bytes) else details.method
-            return begin(path, requests, details.timeout, details.metadata, details.wait_for_ready, encoding)
+            timeout, metadata = details.timeout, details.metadata
+            if details.credentials is not None:
+                self._refuse_on_plain_text()
+                timeout, made = await self._made(details.credentials, path, timeout)
+                metadata = [*(_pairs(metadata) or ()), *made]
+            return begin(path, requests, timeout, metadata, details.wait_for_ready, encoding)
 
         return interceptors.chained(self._intercepts, begin_call, wrap)(details, requests)
+
+    def _refuse_on_plain_text(self) -> None:
+        if not self._channel.is_secure:
+            raise grpc.aio.UsageError("Call credentials are only valid on secure channels")  # grpcio's words
+
+    async def _made(
+        self, given: grpc.CallCredentials, path: str, timeout: float | None
+    ) -> tuple[float | None, list[tuple[str, str | bytes]]]:
+        """Return the metadata of call credentials, and what is left of the call's time."""
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                made = await credentials.metadata(given, self._channel.authority, path)
+        except TimeoutError as error:
+            text = "the call's deadline has passed while its credentials were made"
+            raise calls.failure(grpc.StatusCode.DEADLINE_EXCEEDED, text) from error
+        return None if deadline is None else deadline - loop.time(), made
 
     def _details(
         self,
@@ -71,6 +93,8 @@ class _Method:
         credentials: grpc.CallCredentials | None,
         wait_for_ready: bool | None,
     ) -> grpc.aio.ClientCallDetails:
+        if credentials is not None:
+            self._refuse_on_plain_text()
         pairs = grpc.aio.Metadata(*(_pairs(metadata) or ()))
         # The stubs say str; grpc.aio's interceptors get bytes.
         method: Any = self._path.encode()
@@ -103,9 +127,8 @@ class UnaryUnary(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> grpc.aio.UnaryUnaryCall[Any, Any]:
-        """Begin a call; `timeout` in seconds. Call credentials aren't taken: the identity is the channel's."""
-        _refuse(credentials)
-        if not self._intercepts:
+        """Begin a call; `timeout` in seconds, those included that its credentials take."""
+        if credentials is None and not self._intercepts:
             encoding = self._encoding(compression)
             return self._begin(self._path, request, timeout, metadata, wait_for_ready, encoding)
         details = self._details(timeout, metadata, credentials, wait_for_ready)
@@ -146,8 +169,7 @@ class UnaryStream(_Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
         compression: grpc.Compression | None = None,
     ) -> grpc.aio.UnaryStreamCall[Any, Any]:
         """Begin a call; `timeout` in seconds for all of it."""
-        _refuse(credentials)
-        if not self._intercepts:
+        if credentials is None and not self._intercepts:
             encoding = self._encoding(compression)
             return self._begin(self._path, request, timeout, metadata, wait_for_ready, encoding)
         details = self._details(timeout, metadata, credentials, wait_for_ready)
@@ -189,8 +211,7 @@ class StreamUnary(_Method, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
         compression: grpc.Compression | None = None,
     ) -> grpc.aio.StreamUnaryCall[Any, Any]:
         """Begin a call; without an iterator, `write` the requests and end them by `done_writing`."""
-        _refuse(credentials)
-        if not self._intercepts:
+        if credentials is None and not self._intercepts:
             encoding = self._encoding(compression)
             return self._begin(self._path, request_iterator, timeout, metadata, wait_for_ready, encoding)
         details = self._details(timeout, metadata, credentials, wait_for_ready)
@@ -225,8 +246,7 @@ class StreamStream(_Method, grpc.aio.StreamStreamMultiCallable[Any, Any]):
         compression: grpc.Compression | None = None,
     ) -> grpc.aio.StreamStreamCall[Any, Any]:
         """Begin a call; without an iterator, `write` the requests and end them by `done_writing`."""
-        _refuse(credentials)
-        if not self._intercepts:
+        if credentials is None and not self._intercepts:
             encoding = self._encoding(compression)
             return self._begin(self._path, request_iterator, timeout, metadata, wait_for_ready, encoding)
         details = self._details(timeout, metadata, credentials, wait_for_ready)
@@ -250,8 +270,3 @@ class StreamStream(_Method, grpc.aio.StreamStreamMultiCallable[Any, Any]):
 
 def _pairs(metadata: Metadata) -> list[tuple[str, str | bytes]] | None:
     return None if metadata is None else [(key, value) for key, value in metadata]
-
-
-def _refuse(credentials: grpc.CallCredentials | None) -> None:
-    if credentials is not None:
-        raise grpc.aio.UsageError("credentials: this channel's identity is its certificate; send tokens as metadata")
