@@ -72,7 +72,7 @@ async def test_sizes(echo: AsyncEcho) -> None:
     ("config", "field"),
     [
         ({"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 1}}]}, r"retryPolicy\.maxAttempts"),
-        ({"methodConfig": [{"name": [{}], "hedgingPolicy": {}}]}, "hedgingPolicy: hedging isn't supported"),
+        ({"methodConfig": [{"name": [{}], "hedgingPolicy": {}}]}, "hedgingPolicy.maxAttempts: missing"),
         ({"loadBalancingConfig": [{"xds_cluster": {}}]}, "xds_cluster"),
         ({"retryThrottling": {"maxTokens": 5000, "tokenRatio": 1}}, r"retryThrottling\.maxTokens"),
         ({"methodconfig": []}, "methodconfig: unknown"),
