@@ -7,6 +7,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ads import Manager, free_port, located, manager
@@ -82,18 +83,24 @@ async def street(pki: Pki, short: Path, more: str) -> AsyncIterator[tuple[Manage
         yield manager_, heads
 
 
-async def ask(port: int, path: str, host: str = "shop.example.com", *, secure: bool = False) -> tuple[int, str]:
-    """Send one request from outside; returns the status, and all that came."""
+async def ask(
+    port: int, path: str, host: str = "shop.example.com", *, secure: bool = False, shown: Path | None = None
+) -> tuple[int, str]:
+    """Send one request from outside, with a certificate of the folder `shown`; returns status and head."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if shown is not None:
+        context.load_cert_chain(shown / "tls.crt", shown / "tls.key")
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", port, ssl=context if secure else None, server_hostname=host if secure else None
     )
     writer.write(f"GET {path} HTTP/1.1\r\nhost: {host}:{port}\r\nconnection: close\r\n\r\n".encode())
-    answer = (await asyncio.wait_for(reader.read(), DEADLINE)).decode()
-    writer.close()
-    with contextlib.suppress(ConnectionError, ssl.SSLError):
-        await writer.wait_closed()
+    try:
+        answer = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE)).decode()
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await writer.wait_closed()
     return int(answer.split(" ", 2)[1]), answer
 
 
@@ -108,7 +115,7 @@ async def test_clients_from_outside_come_in_by_a_gateway(pki: Pki, short: Path) 
     async with street(pki, short, text) as (manager_, heads):
 
         async def open_() -> bool:
-            with contextlib.suppress(OSError, IndexError):
+            with contextlib.suppress(OSError, EOFError):
                 return (await ask(ports["PLAIN"], "/shop/items"))[0] == 200
             return False
 
@@ -251,7 +258,7 @@ async def test_an_ingress_rule_of_2017_lets_clients_in(pki: Pki, short: Path) ->
         await manager_.settled("entrance-0")
 
         async def open_() -> bool:
-            with contextlib.suppress(OSError, IndexError):
+            with contextlib.suppress(OSError, EOFError):
                 return (await ask(port, "/items", "anything"))[0] == 200
             return False
 
@@ -292,3 +299,116 @@ async def test_a_host_outside_is_called_by_its_name_and_under_its_routes(pki: Pk
         manager_.apply("", remove=("ServiceEntry/partner",))
         await manager_.settled("shop-0")
         assert (await get(shop, "partner.example.com"))[0] == 404
+
+
+BYTES = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: bytes}
+spec:
+  hosts: [bytes.partner.com]
+  ports: [{number: 9000, name: tcp, protocol: TCP}]
+  resolution: STATIC
+  endpoints: [{address: "unix:///run/bytes.sock"}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: bytes}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+    - port: {number: BARE, protocol: TCP, name: tcp}
+      hosts: ["*"]
+    - port: {number: ENDED, protocol: TLS, name: tls}
+      hosts: [bytes.partner.com]
+      tls:
+        mode: MUTUAL
+        serverCertificate: FOLDER/tls.crt
+        privateKey: FOLDER/tls.key
+        caCertificates: FOLDER/ca.crt
+    - port: {number: PASSED, protocol: TLS, name: passed}
+      hosts: ["*.partner.com"]
+      tls: {mode: PASSTHROUGH}
+    - port: {number: MESHED, protocol: HTTPS, name: meshed}
+      hosts: ["*"]
+      tls: {mode: ISTIO_MUTUAL}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: bytes}
+spec:
+  hosts: ["*.partner.com"]
+  gateways: [bytes]
+  tcp:
+    - match: [{port: BARE}]
+      route: [{destination: {host: bytes.partner.com, port: {number: 9000}}}]
+    - match: [{port: ENDED}]
+      route: [{destination: {host: bytes.partner.com, port: {number: 9000}}}]
+  tls:
+    - match: [{port: PASSED, sniHosts: [bytes.partner.com]}]
+      route: [{destination: {host: bytes.partner.com, port: {number: 9000}}}]
+"""
+
+
+async def test_gateways_carry_bytes_with_and_without_tls(pki: Pki, short: Path) -> None:
+    certificate = pki.part("entrance")
+    for name, content in (
+        ("tls.crt", certificate.cert_chain_pem),
+        ("tls.key", certificate.key_pem),
+        ("ca.crt", certificate.bundle_pem),
+    ):
+        (short / name).write_bytes(content)
+    ports = {name: free_port() for name in ("BARE", "ENDED", "PASSED", "MESHED")}
+    text = BYTES.replace("FOLDER", str(short)).replace("/run/", f"{short}/")
+    for name, number in ports.items():
+        text = text.replace(name, str(number))
+    came: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Envoy dials ahead while a client still shakes hands; what counts is what comes through.
+        came.extend(filter(None, [await reader.read(4096)]))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, short / "bytes.sock")
+    async with server, street(pki, short, text):
+
+        async def carried(port: int, **more: Any) -> bool:
+            with contextlib.suppress(OSError, EOFError):
+                return (await ask(port, "/", "bytes.partner.com", **more))[0] == 200
+            return False
+
+        await eventually(lambda: carried(ports["BARE"]), "bytes as they are")
+        await eventually(lambda: carried(ports["ENDED"], secure=True, shown=short), "bytes out of TLS")
+        known = len(came)
+        assert not await carried(ports["ENDED"], secure=True)
+        assert not await carried(ports["MESHED"], secure=True)
+        assert len(came) == known
+        hello = client_hello("bytes.partner.com")
+        await eventually(lambda: carries(ports["PASSED"], hello), "TLS as it is")
+        assert came[-1] == hello
+        assert not await carries(ports["PASSED"], client_hello("other.partner.com"))
+        assert came[-1] == hello
+
+
+def client_hello(host: str) -> bytes:
+    """Return what a TLS client says first."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=host)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+async def carries(port: int, sent: bytes) -> bool:
+    """Say whether anything comes back for some bytes."""
+    with contextlib.suppress(OSError):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(sent)
+            return bool(await asyncio.wait_for(reader.read(100), DEADLINE))
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+    return False
