@@ -293,3 +293,54 @@ spec: {mtls: {mode: MODE}}
             await settles(plain)
         found.manager.apply(peers.replace("MODE", "PERMISSIVE") + "---" + GROUP + "---" + TARGET)
         await settles(403)  # who shows nothing is nobody
+
+
+EVERYTHING = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: NAME}
+spec:
+  selector: {matchLabels: {app: catalog}}
+  action: ACTION
+  rules:
+  - from:
+    - source:
+        principals: ["*", "mesh.local/ns/default/sa/a", "mesh.local/ns/b/*", "*/sa/c"]
+        namespaces: [a, "b*", "*c", "*"]
+        requestPrincipals: ["*", "https://a.test/b", "https://c.test/*", "*/d", "*e"]
+        ipBlocks: [10.0.0.0/8, "fd00::1"]
+        remoteIpBlocks: [192.0.2.1]
+    - source:
+        notPrincipals: ["*/sa/d"]
+        notNamespaces: [d]
+        notRequestPrincipals: ["https://e.test/f"]
+        notIpBlocks: [10.1.0.0/16]
+        notRemoteIpBlocks: ["2001:db8::/32"]
+    to:
+    - operation: {hosts: [a.test, "*.b.test", "c*"], methods: [GET, "P*"], paths: [/a, "/b*", "*c", "*"]}
+    - operation: {notHosts: [d.test], notPorts: ["1"], notMethods: [PUT], notPaths: ["/e*"]}
+    when:
+    - {key: "request.headers[X-One]", values: ["1*"], notValues: ["12"]}
+    - {key: source.ip, values: [10.0.0.0/8]}
+    - {key: remote.ip, notValues: [10.0.0.0/8]}
+    - {key: source.namespace, values: [a]}
+    - {key: source.principal, values: ["mesh.local/ns/default/sa/a"]}
+    - {key: request.auth.principal, values: ["https://a.test/b"]}
+    - {key: request.auth.audiences, values: [a]}
+    - {key: request.auth.presenter, values: [a]}
+    - {key: "request.auth.claims[a][b]", values: ["*"]}
+    - {key: destination.ip, values: [10.0.0.1]}
+    - {key: destination.port, notValues: ["1"]}
+    - {key: connection.sni, values: [a.test]}
+"""
+
+
+async def test_every_field_of_a_policy_is_one_that_a_proxy_takes(pki: Pki, short: Path) -> None:
+    provider = "  action: CUSTOM\n  provider: {name: other}"
+    documents = [EVERYTHING.replace("NAME", action.lower()) for action in ("ALLOW", "DENY", "AUDIT", "CUSTOM")]
+    actions = ("  action: ALLOW", "  action: DENY", "  action: AUDIT", provider)
+    text = "---".join(each.replace("  action: ACTION", action) for each, action in zip(documents, actions, strict=True))
+    async with street(pki, short) as found:
+        await found.say(text)
+        assert not [state.error for state in found.manager.states("catalog-v1-0").values() if state.error]
+        await found.becomes(403, "shop")

@@ -64,7 +64,7 @@ def test_any_node_id_is_a_sidecars_or_refused(text: str) -> None:
 )
 def test_responses_put_together_from_bytes_are_protobufs_own(clusters: list[str], version: str, nonce: str) -> None:
     messages = [ClusterLoadAssignment(cluster_name=name) for name in clusters]
-    ours = wire.response("a/b", version, nonce, [wire.resource("x", message).body for message in messages])
+    ours = wire.response("a/b", version, [wire.resource("x", message).body for message in messages]) + wire.nonce(nonce)
     resources = []
     for message in messages:
         resources.append(Any())
