@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def run(rounds: int) -> Result:
             floor.stdin.write("\n")
             floor.stdin.flush()
 
-        sides = [meter(ours, ours_clients, change), meter(floor, floor_clients, write)]
+        sides = [meter(ours, ours_clients.process, change), meter(floor, floor_clients.process, write)]
         for side in sides:
             side()
         ours_us, floor_us = map(median, interleave(rounds, sides))
@@ -113,8 +114,16 @@ def meter(
     return push
 
 
+@dataclass
+class Clients:
+    """The clients' process, and how many bytes of responses made their first configuration."""
+
+    process: subprocess.Popen[str]
+    size: float
+
+
 @contextmanager
-def clients(programs: Path, target: str, tls: Path, types: str, names: str) -> Iterator[subprocess.Popen[str]]:
+def clients(programs: Path, target: str, tls: Path, types: str, names: str) -> Iterator[Clients]:
     """Connect all clients; yield when each has its first configuration."""
     command: list[str | Path] = [
         programs / "ads_clients",
@@ -128,9 +137,10 @@ def clients(programs: Path, target: str, tls: Path, types: str, names: str) -> I
     command += ["--clients", str(CLIENTS), "--node", "sidecar~127.0.0.1~bench-{}.default~default.svc.cluster.local"]
     command += ["--count", EDS, "--types", types, "--names", names]
     with measure.process(*command, core=measure.CLIENT_CORE) as process:
-        if measure.first_line(process) != "ready":
+        word, _, size = measure.first_line(process).partition(" ")
+        if word != "ready":
             raise RuntimeError("the clients didn't get their first configuration")
-        yield process
+        yield Clients(process, float(size))
 
 
 @contextmanager
@@ -154,8 +164,8 @@ def bytes_of_one_push() -> bytes:
     assignment = endpoint_pb2.ClusterLoadAssignment(cluster_name=CLUSTER)
     address = assignment.endpoints.add().lb_endpoints.add().endpoint.address.socket_address
     address.address, address.port_value = "127.0.0.1", 20_001
-    response = discovery_pb2.DiscoveryResponse(version_info="17", type_url=EDS, nonce="17")
-    response.resources.add().Pack(assignment)
+    response = discovery_pb2.DeltaDiscoveryResponse(system_version_info="17", type_url=EDS, nonce="17")
+    response.resources.add(name=CLUSTER, version="0123456789abcdef").resource.Pack(assignment)
     return response.SerializeToString()
 
 

@@ -7,7 +7,6 @@ that is the same and knows what differs. Put a `Cache` behind `server.XdsServer`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b
 from typing import Any
 
 from google.protobuf.message import Message
@@ -17,7 +16,7 @@ from meshwright.manager.xds import wire
 from meshwright.manager.xds.streams import Connection, Streams
 
 _REMEMBERED = 64  # updates of one type whose names are known; a client further behind compares everything
-_VERSION_BYTES = 8
+_MODULUS = 1 << 64
 _NAMES = ("name", "cluster_name")  # the fields that name a resource, in Envoy's messages
 
 Group = Callable[[Any, str | None], str]
@@ -41,21 +40,15 @@ class Table:
         serial: int = 0,
         recent: tuple[tuple[int, frozenset[str]], ...] = (),
         line: object = None,
+        total: int = 0,
     ) -> None:
         self.resources, self._serial, self._recent = resources, serial, recent
         self._line = line or object()  # shared by the tables that came one from the other
+        self._total = total
         self._leads: frozenset[str] | None = None
-        self._version = ""
-
-    @property
-    def version(self) -> str:
-        """A hash of all resources' versions: every replica that has the same resources tells the same one."""
-        if not self._version:
-            whole = blake2b(digest_size=_VERSION_BYTES)
-            for _, resource in sorted(self.resources.items()):
-                whole.update(resource.version.encode())
-            self._version = whole.hexdigest()
-        return self._version
+        self._since: dict[int, frozenset[str] | None] = {}
+        self.version = f"{total:016x}"
+        """A sum over the resources' versions: every replica that has the same resources tells the same one."""
 
     @property
     def leads(self) -> frozenset[str]:
@@ -64,17 +57,41 @@ class Table:
             self._leads = frozenset().union(*(resource.leads for resource in self.resources.values()))
         return self._leads
 
-    def changed(self, resources: Mapping[str, wire.Resource], names: frozenset[str]) -> Table:
-        """Return the next table, which differs in `names`."""
+    def changed(self, wanted: Mapping[str, wire.Resource | None]) -> Table:
+        """Return the next table, with some resources put or, where None is wanted, removed."""
+        differing = {name for name, made in wanted.items() if self.resources.get(name) != made}
+        if not differing:
+            return self
+        resources, total = dict(self.resources), self._total
+        for name in differing:
+            before, made = resources.pop(name, None), wanted[name]
+            total -= int(before.version, 16) if before else 0
+            if made is not None:
+                resources[name] = made
+                total += int(made.version, 16)
         serial = self._serial + 1
-        return Table(resources, serial, (*self._recent, (serial, names))[-_REMEMBERED:], self._line)
+        recent = (*self._recent, (serial, frozenset(differing)))[-_REMEMBERED:]
+        leads = self._leads
+        next_ = Table(resources, serial, recent, self._line, total % _MODULUS)
+        if leads is not None and all(
+            _leads(self.resources.get(name)) == _leads(resources.get(name)) for name in differing
+        ):
+            next_._leads = leads
+        return next_
 
     def since(self, before: Table) -> frozenset[str] | None:
         """Return the names in which this table differs from an earlier one; None when that was too long ago."""
         if before._line is not self._line:
             return None
-        later = [names for serial, names in self._recent if serial > before._serial]
-        return frozenset().union(*later) if len(later) == self._serial - before._serial else None
+        serial = before._serial
+        if serial not in self._since:
+            later = [names for number, names in self._recent if number > serial]
+            self._since[serial] = frozenset().union(*later) if len(later) == self._serial - serial else None
+        return self._since[serial]
+
+
+def _leads(resource: wire.Resource | None) -> frozenset[str]:
+    return resource.leads if resource else frozenset()
 
 
 _EMPTY = Table({})
@@ -100,7 +117,8 @@ class Contents:
 
     def find(self, type_url: str, name: str) -> wire.Resource | None:
         """Return a resource by name."""
-        return self._table(type_url).resources.get(name)
+        table = self.tables.get(type_url)
+        return table.resources.get(name) if table else None
 
     def all(self, type_url: str) -> Mapping[str, wire.Resource]:
         """Return all resources of a type."""
@@ -194,19 +212,7 @@ class Cache:
         before = self._groups.get(group) or Contents(0, {})
         tables = dict(before.tables)
         for type_url, wanted in changes.items():
-            table = tables.get(type_url) or Table({})
-            resources = dict(table.resources)
-            differing = set()
-            for name, made in wanted.items():
-                if resources.get(name) == made:
-                    continue
-                differing.add(name)
-                if made is None:
-                    del resources[name]
-                else:
-                    resources[name] = made
-            if differing:
-                tables[type_url] = table.changed(resources, frozenset(differing))
+            tables[type_url] = (tables.get(type_url) or Table({})).changed(wanted)
         self._groups[group] = Contents(before.revision + 1, tables)
         self.streams.wake(lambda connection: connection.client.group == group)
         return before.revision + 1

@@ -171,8 +171,11 @@ class TypeState:
         removed: list[str] = []
         keep_old = keep_old and self.type_url in _REMOVED_LAST
         self.held = self.held and not releases
-        for name in self._candidates(view, mark, everything=releases):
-            self._compare(name, view, changed, removed, keep_old=keep_old)
+        if self._mark is None and not self.sent and not self.again:
+            self._begin(view, changed, removed)
+        else:
+            for name in self._candidates(view, mark, everything=releases):
+                self._compare(name, view, changed, removed, keep_old=keep_old)
         self._mark = mark
         whole = self._is_whole()
         if not changed and not removed and not self._greets(whole=whole):
@@ -195,6 +198,18 @@ class TypeState:
         if self.delta:
             return Answer(self._last, tuple(removed), self._last)
         return Answer(self._last, (), self._last) if changed else None
+
+    def _begin(self, view: View, changed: dict[str, wire.Resource], removed: list[str]) -> None:
+        """Do for a client that has nothing what `_compare` does for each name."""
+        if self.wildcard:
+            changed.update(view.all(self.type_url))
+        find, type_url = view.find, self.type_url
+        for name in sorted(self.names - changed.keys()):
+            resource = find(type_url, name)
+            if resource is not None:
+                changed[name] = resource
+            elif self.delta:
+                removed.append(name)
 
     def _candidates(self, view: View, mark: object, *, everything: bool) -> list[str]:
         """Return the names of resources that may have to be sent or taken away, in order."""
