@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -108,5 +109,5 @@ class Machine(RuleBasedStateMachine):
         self.on_the_way.extend(self.client.subscription.pending())
 
 
-TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestMachine = pytest.mark.timeout(180)(Machine.TestCase)
+TestMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

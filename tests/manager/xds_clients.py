@@ -88,6 +88,7 @@ class XdsClient:
         self.log: list[tuple[str, list[str], list[str]]] = []
         self.refuse: set[str] = set()
         self.broken: list[str] = []
+        self.was_whole = False
         self.follows = False  # asks for what resources lead to, as Envoy does
 
     def offer(self, contents: Contents | None) -> None:
@@ -124,13 +125,18 @@ class XdsClient:
         self._check()
 
     def _check(self) -> None:
-        """Note routes to what isn't there: traffic would be lost."""
-        for configuration in self.have[types.ROUTE].values():
-            for host in configuration.virtual_hosts:
-                for route in host.routes:
-                    to = route.route.cluster
-                    if to not in self.have[types.CLUSTER] or to not in self.have[types.ENDPOINT]:
-                        self.broken.append(to)
+        """Note routes to what isn't there: traffic would be lost. Before it was whole once, there is none to lose."""
+        missing = [
+            to
+            for configuration in self.have[types.ROUTE].values()
+            for host in configuration.virtual_hosts
+            for to in (route.route.cluster for route in host.routes)
+            if to not in self.have[types.CLUSTER] or to not in self.have[types.ENDPOINT]
+        ]
+        if self.was_whole:
+            self.broken += missing
+        elif self.have[types.ROUTE]:
+            self.was_whole = not missing
 
 
 class SotwClient(XdsClient):

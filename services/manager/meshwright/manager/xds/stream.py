@@ -96,10 +96,12 @@ class Stream:
             if view is None:
                 return
             connection.subscription.offer(view)
-            for response in connection.subscription.pending():
-                metrics.RESPONSES.inc()
-                metrics.RESPONSE_BYTES.inc(len(response))
+            responses = connection.subscription.pending()
+            for response in responses:
                 self._send(response)
+            if responses:
+                metrics.RESPONSES.inc(len(responses))
+                metrics.RESPONSE_BYTES.inc(sum(map(len, responses)))
             self._settled()
         except Exception as error:
             self._fail(error)

@@ -33,6 +33,8 @@ class Subscription:
         self.acknowledged_revision = 0
         self._responses = responses or Responses()
         self._view: View | None = None
+        self._examined: View | None = None  # all of which is sent, so that answers leave nothing to look for
+        self._skipped = False
         self._current = False
         self._led: dict[str, object] = {}  # marks of the views whose leads the client has asked for
         self._settled = dict.fromkeys(convergence.MEASURED, 0)  # the revision of which the client has all of a type
@@ -67,13 +69,17 @@ class Subscription:
         Raises Exhausted when the client asks for more names or types than one may.
         """
         state = self._state(request.type_url)
-        is_delta = isinstance(request, DeltaRequest)
-        if request.nonce:
-            if request.nonce == state.nonce:
-                state.settle(request.error)
-            elif request.nonce != state.last_nonce and not is_delta:
-                return  # about a response that a newer one has overtaken: what it asks for is asked for again
-        more = state.delta_request(request) if isinstance(request, DeltaRequest) else state.request(request)
+        if request.nonce and request.nonce == state.nonce:
+            state.settle(request.error)
+            if isinstance(request, DeltaRequest) and state.asked and not (request.subscribe or request.unsubscribe):
+                return
+        self._examined = None
+        if isinstance(request, DeltaRequest):
+            more = state.delta_request(request)
+        elif request.nonce and request.nonce != state.last_nonce:
+            return  # about a response that a newer one has overtaken: what it asks for is asked for again
+        else:
+            more = state.request(request)
         if more and sum(len(one.names) for one in self.types.values()) > MAX_NAMES:
             raise errors.Exhausted(
                 f"subscriptions to more than {MAX_NAMES} resources: that many are taken of one stream"
@@ -86,11 +92,18 @@ class Subscription:
         if view is None:
             return due
         self._current = False
+        if view is self._examined:
+            self._settle(types.CLUSTER, view)
+            self._settle(types.LISTENER, view)
+            self._finish(view)
+            return due
+        self._skipped = False
         self._send(types.CLUSTER, view, due, keep_old=True)
         self._settle(types.CLUSTER, view)
         self._send(types.ENDPOINT, view, due, keep_old=True)
         for type_url in self._others:
-            self._send(type_url, view, due)
+            if view.serves(type_url):
+                self._send(type_url, view, due)
         if not self._ready(view):
             return due
         self._send(types.LISTENER, view, due)
@@ -101,11 +114,19 @@ class Subscription:
         for type_url in _FIRST:
             if self.types[type_url].held:
                 self._send(type_url, view, due)
-        if all([state.quiet for state in self.types.values()]):
-            self._current = True
-            if self.types[types.LISTENER].asked and self._follows(types.CLUSTER, view):
-                self.acknowledged_revision = view.revision
+        if not self._skipped:
+            self._examined = view
+        self._finish(view)
         return due
+
+    def _finish(self, view: View) -> None:
+        """Note whether the client has all of a view."""
+        for state in self.types.values():
+            if state.nonce or state.error or state.again:
+                return
+        self._current = True
+        if self.types[types.LISTENER].asked and self._follows(types.CLUSTER, view):
+            self.acknowledged_revision = view.revision
 
     def _state(self, type_url: str) -> TypeState:
         state = self.types.get(type_url)
@@ -118,7 +139,10 @@ class Subscription:
 
     def _send(self, type_url: str, view: View, due: list[bytes], *, keep_old: bool = False) -> None:
         state = self.types[type_url]
-        if not state.asked or state.nonce or not view.serves(type_url):
+        if not state.asked:
+            return
+        if state.nonce:
+            self._skipped = True
             return
         answer = state.due(view, keep_old=keep_old)
         if answer is None:
@@ -149,9 +173,11 @@ class Subscription:
 
     def _routed(self, view: View) -> bool:
         """Whether what routes is as it shall be, so that nothing leads to the clusters of before any more."""
-        return all((state := self.types[type_url]).quiet or not state.asked for type_url in _THEN) and self._follows(
-            types.LISTENER, view
-        )
+        for type_url in _THEN:
+            state = self.types[type_url]
+            if state.asked and (state.nonce or state.error or state.again):
+                return False
+        return self._follows(types.LISTENER, view)
 
     def _follows(self, type_url: str, view: View) -> bool:
         """Whether the client asks for all that its resources lead to; it does so after taking them."""

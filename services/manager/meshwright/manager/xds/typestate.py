@@ -41,7 +41,7 @@ class DeltaRequest:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """What a response has: resources to take, and, of increments only, names of what is no more."""
 
@@ -108,6 +108,8 @@ class TypeState:
     def delta_request(self, request: DeltaRequest) -> bool:
         """Take a request of increments; return whether it asks for more than before."""
         first = not self.asked
+        if not first and not request.subscribe and not request.unsubscribe:
+            return False  # nothing but an answer
         if first:
             self.asked = self.delta = True
             self.returning = bool(request.versions)
@@ -165,7 +167,7 @@ class TypeState:
         """
         mark = view.mark(self.type_url)
         releases = self.held and not keep_old
-        if mark == self._mark and not self.again and not releases:
+        if not self.again and not releases and (mark is self._mark or mark == self._mark):
             return None
         changed: dict[str, wire.Resource] = {}
         removed: list[str] = []
