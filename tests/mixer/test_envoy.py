@@ -84,6 +84,26 @@ def rules(closed: int) -> list[dict[str, Any]]:
         ),
         document(
             "instance",
+            "denial",
+            compiledTemplate="logentry",
+            params={
+                "severity": '"warning"',
+                "variables": {
+                    "denied": "request.path",
+                    "denial_rule": "check.rule",
+                    "denial_reason": "check.error_message",
+                    "denial_id": "check.decision_id",
+                },
+            },
+        ),
+        document(
+            "rule",
+            "log-denials",
+            match="check.error_code != 0",
+            actions=[{"handler": "opentelemetry", "instances": ["denial"]}],
+        ),
+        document(
+            "instance",
             "accesslog",
             compiledTemplate="logentry",
             params={
@@ -164,7 +184,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         await mixer.start()
         async with envoy_asking(mixer.address, address, folder, issuer) as (ports, log):
             (config / "rules.yaml").write_text(yaml.safe_dump_all(rules(ports.closed)))
-            await mixer.until_metric("meshwright_mixer_policy_rules", lambda count: count >= 9)
+            await mixer.until_metric("meshwright_mixer_policy_rules", lambda count: count >= 10)
             yield World(ports, log, collector, heads, mixer, issuer)
         assert await asyncio.to_thread(mixer.stop) == 0
 
@@ -185,6 +205,19 @@ async def test_a_denied_request_gets_the_reason(world: World) -> None:
     [told] = [json.loads(line) for line in world.log.read_text().splitlines() if "deny-admin" in line]
     assert told["code"] == 7
     assert told["decision_id"] == found["decision"].string_value != ""
+
+
+async def test_a_rule_can_log_decisions(world: World) -> None:
+    """Of a record the decision is known by which its request passed or not: a rule sends denials to any adapter."""
+    assert (await world.get("/admin/secret")).status_code == 403
+    assert (await world.get("/fine", x_user="cat")).status_code == 200
+    record = await world.logged(denied="/admin/secret")
+    assert record.severity_text.lower() == "warning"
+    assert attribute(record.attributes, "denial_rule") == "deny-admin.meshwright-system"
+    assert attribute(record.attributes, "denial_reason") == "forbid.meshwright-system:not for you"
+    assert attribute(record.attributes, "denial_id")
+    await world.logged(path="/fine?tenant=none")
+    assert "/fine?tenant=none" not in {attribute(each.attributes, "denied") for each in world.collector.logs}
 
 
 async def test_an_allowed_request_leaves_changed(world: World) -> None:
