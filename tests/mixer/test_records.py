@@ -60,6 +60,7 @@ async def test_an_access_log_becomes_a_log_record_and_metrics(platform: Platform
     assert attribute(record.attributes, "destination.service.name") == "catalog"
     assert attribute(record.attributes, "duration") == pytest.approx(0.012)
     assert attribute(record.attributes, "meshwright.reporter") == "spiffe://mesh.local/ns/default/sa/catalog"
+    assert not attribute(record.attributes, "meshwright.redelivered"), "Envoy sends no entry twice"
     metrics = {metric.name: metric for metric in platform.collector.metrics}
     count = metrics["istio_requests_total"].sum.data_points[0]
     assert count.as_int == 1

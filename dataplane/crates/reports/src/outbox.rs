@@ -54,7 +54,8 @@ impl Stored {
 struct Entry {
     reported: Reported,
     size: usize,
-    stored: oneshot::Sender<()>,
+    /// None: nobody waits to hear, and nobody would report it again.
+    stored: Option<oneshot::Sender<()>>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -96,22 +97,24 @@ impl Outbox {
         }
         Ok(Stored(
             (reports.into_iter().zip(sizes).zip(rooms))
-                .map(|((reported, size), room)| self.append(reported, size, room))
+                .map(|((reported, size), room)| {
+                    let (sender, receiver) = oneshot::channel();
+                    self.append(reported, size, room, Some(sender));
+                    receiver
+                })
                 .collect(),
         ))
     }
 
-    /// Takes them as soon as there is room for each.
-    pub async fn put(&self, reports: Vec<Reported>) -> Stored {
-        let mut stored = Vec::with_capacity(reports.len());
+    /// Takes them as soon as there is room for each; whoever reports so never hears of them again.
+    pub async fn put(&self, reports: Vec<Reported>) {
         for reported in reports {
             let size = batch::size(&reported);
             // The semaphore is never closed.
             if let Ok(room) = self.room.clone().acquire_many_owned(self.pieces_of(size)).await {
-                stored.push(self.append(reported, size, room));
+                self.append(reported, size, room, None);
             }
         }
-        Stored(stored)
     }
 
     /// Whether they would have to wait.
@@ -132,19 +135,17 @@ impl Outbox {
         u32::try_from(size.div_ceil(PIECE).clamp(1, self.pieces)).unwrap_or(u32::MAX)
     }
 
-    fn append(&self, reported: Reported, size: usize, room: OwnedSemaphorePermit) -> oneshot::Receiver<()> {
-        let (sender, receiver) = oneshot::channel();
+    fn append(&self, reported: Reported, size: usize, room: OwnedSemaphorePermit, stored: Option<oneshot::Sender<()>>) {
         self.waiting
             .fetch_add(batch::count(&reported) as u64, Ordering::Relaxed);
         let entry = Entry {
             reported,
             size,
-            stored: sender,
+            stored,
             _room: room,
         };
         // The other end is kept for as long as this one.
         let _ = self.entries.send(entry);
-        receiver
     }
 }
 
@@ -230,7 +231,7 @@ async fn store(queue: &Queue, health: &Health, counters: &Counters, waiting: &At
     loop {
         let closed: Vec<u32> = (0u32..)
             .zip(&callers)
-            .filter(|(_, caller)| caller.is_closed())
+            .filter(|(_, caller)| caller.as_ref().is_some_and(oneshot::Sender::is_closed))
             .map(|(n, _)| n)
             .collect();
         if closed.len() != gone {
@@ -255,7 +256,7 @@ async fn store(queue: &Queue, health: &Health, counters: &Counters, waiting: &At
     }
     waiting.fetch_sub(records, Ordering::Relaxed);
     drop(rooms);
-    for caller in callers {
+    for caller in callers.into_iter().flatten() {
         let _ = caller.send(());
     }
 }
