@@ -140,6 +140,7 @@ REFUSED = {
     "EgressRule": [
         ("ports: [{port: 80, protocol: http}]", "spec.destination", "required"),
         ("destination: {service: a.com}", "spec.ports", "required"),
+        ("destination: {service: a.b.svc.cluster.local}", "spec.destination", "one of the mesh"),
         ("destination: {service: a.com}\nports: []", "spec.ports", "at least 1"),
         ("destination: {name: a}\nports: [{port: 80, protocol: http}]", "spec.destination.service", "required"),
         (

@@ -80,3 +80,36 @@ def test_callers_call_the_egress_proxy_and_that_the_host() -> None:
     world.apply(MESH.rpartition("---")[2].replace("useEgressProxy: true", "useEgressProxy: false"))
     called = clusters(world, "default", "shop-0")
     assert {"outbound|80||api.example.com"} in called.values()
+
+
+SAME = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: same, namespace: %s}
+spec:
+  hosts: [same.example.com]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: STATIC
+  endpoints: [{address: %s}]
+  exportTo: ["%s"]
+"""
+
+
+def test_of_two_entries_for_one_host_a_caller_has_one() -> None:
+    world = World(MESH + "---" + SAME % ("a-first", "192.0.2.1", "*") + "---" + SAME % ("b-second", "192.0.2.2", "*"))
+
+    def address() -> str:
+        view = world.snapshot.view("default", "shop-0")
+        assert view is not None
+        [configuration] = [message(each) for each in view.all(types.ROUTE).values()]
+        domains = [domain for host in configuration["virtual_hosts"] for domain in host["domains"]]
+        assert len(domains) == len({*domains})  # Envoy refuses all routes otherwise
+        made = message(view.all(types.CLUSTER)["outbound|80||same.example.com"])
+        [endpoint] = made["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        return str(endpoint["endpoint"]["address"]["socket_address"]["address"])
+
+    assert address() == "192.0.2.1"
+    world.apply(SAME % ("a-first", "192.0.2.1", "b-second"))
+    assert address() == "192.0.2.2"
+    world.apply(SAME % ("default", "192.0.2.3", "."))
+    assert address() == "192.0.2.3"

@@ -120,6 +120,7 @@ REFUSED = {
     "ServiceEntry": [
         ("ports: []", "spec.hosts", "required"),
         ("hosts: ['*']", "spec.hosts", "every host there is"),
+        ("hosts: [a.b.svc.cluster.local]", "spec.hosts", "the name of a Service"),
         (ENTRY % "resolution: STATIC", "spec.endpoints", "needs the addresses"),
         (
             ENTRY % "resolution: STATIC\nendpoints: [{address: a.com}]",

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from meshwright.manager.classic.message import Message
 from meshwright.manager.model.document import Document, FieldError, PortNumber
+from meshwright.manager.model.domain import service_of
 
 _DOMAIN = re.compile(r"\*|(\*[-.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
@@ -30,6 +31,8 @@ class EgressDestination(Message):
             raise ValueError(
                 f"service {text!r} isn't a domain: write one such as api.example.com, *.example.com or *-eu.example.com"
             )
+        if service_of(text):
+            raise ValueError(f"service {text} is one of the mesh, which needs no rule to be called")
         return self
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from meshwright.manager.istio.http_route import ShortText
 from meshwright.manager.istio.names import MAX_HOSTS, Exports, Port, WildcardHost
 from meshwright.manager.model.document import Document, FieldError, Labels, Name, Strict
+from meshwright.manager.model.domain import service_of
 from meshwright.manager.model.subnet import Subnet
 
 PROTOCOLS = ("HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "TLS", "TCP", "MONGO", "REDIS", "MYSQL")
@@ -76,6 +77,9 @@ class ServiceEntry(Document):
         spec = self.spec
         if "*" in spec.hosts:
             raise FieldError("spec.hosts", "'*' is every host there is: name them, or a domain such as *.example.com")
+        inside = [host for host in spec.hosts if service_of(host)]
+        if inside:
+            raise FieldError("spec.hosts", f"{inside[0]} is the name of a Service: write one, its pods are found by it")
         for what in ("number", "name"):
             values = [str(getattr(port, what)) for port in spec.ports]
             twice = sorted({value for value in values if values.count(value) > 1})

@@ -75,7 +75,7 @@ def translate(area: Area, previous: AreaResources, parameters: names.Parameters)
         def known(kind: str, make: Callable[[Subject, Caller], T], nothing: T) -> Variants[T]:
             made_from = whole, entry  # noqa: B023 (it is called in this turn)
             make = partial(_told, entry, make, nothing)  # noqa: B023
-            variants = partial(_variants, whole, make, *(entry.exported or ()))  # noqa: B023
+            variants = partial(_variants, whole, make, area.namespace, *(entry.exported or ()))  # noqa: B023
             return _keep(previous.made, made, (kind, host), made_from, variants)  # noqa: B023
 
         clusters[host] = known("clusters", partial(external.clusters, parameters, entry), {})

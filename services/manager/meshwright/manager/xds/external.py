@@ -7,7 +7,7 @@ have; what the application itself encrypts travels as the bytes it is.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from meshwright.api.envoy.config.cluster.v3.cluster_pb2 import Cluster
@@ -17,7 +17,7 @@ from meshwright.api.envoy.config.endpoint.v3.endpoint_components_pb2 import Endp
 from meshwright.api.envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from meshwright.manager.model.claims import Spoken
 from meshwright.manager.model.external import External, ExternalEndpoint, ExternalPort, Resolution
-from meshwright.manager.model.mesh import Area, Port, Protocol, Service
+from meshwright.manager.model.mesh import Area, Mesh, Port, Protocol, Service
 from meshwright.manager.model.traffic import Ejection, Limits, Settings, Subset, Tls, TlsMode, settings_of
 from meshwright.manager.xds import cluster, names, policy, tls, wire
 from meshwright.manager.xds.caller import Caller
@@ -47,6 +47,22 @@ def subjects(area: Area) -> Iterator[tuple[Subject, External]]:
             if host not in seen and "." in host and _addressed(entry, host):
                 seen.add(host)
                 yield _subject(area, entry, host), _complete(area, entry)
+
+
+def describing(mesh: Mesh) -> Mapping[str, list[tuple[str, External]]]:
+    """Return the namespaces that describe each external host, in their order, with the entry of each."""
+    found: dict[str, dict[str, External]] = {}
+    for namespace, area in sorted(mesh.areas.items()):
+        for entry in area.meaning.externals:
+            for host in entry.hosts:
+                found.setdefault(host, {}).setdefault(namespace, entry)
+    return {host: list(entries.items()) for host, entries in found.items()}
+
+
+def owner(entries: Iterable[tuple[str, External]], caller: str) -> str | None:
+    """Return whose entry for a host holds for a caller: its own namespace's, or the first that is exported to it."""
+    known = [name for name, entry in entries if entry.exported is None or caller in entry.exported]
+    return caller if caller in known else next(iter(known), None)
 
 
 def _addressed(entry: External, host: str) -> bool:

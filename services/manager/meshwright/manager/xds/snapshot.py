@@ -15,7 +15,7 @@ from meshwright.manager.model.domain import host_of, service_of
 from meshwright.manager.model.routing import CallerMatch
 from meshwright.manager.xds import area as areas
 from meshwright.manager.xds import caller as callers
-from meshwright.manager.xds import gateway, names, proxy, route, types, wire
+from meshwright.manager.xds import external, gateway, names, proxy, route, types, wire
 from meshwright.manager.xds.caller import Caller
 from meshwright.manager.xds.proxy import EVERYTHING
 
@@ -101,6 +101,7 @@ class Snapshot:
         self._since: dict[tuple[str, int], frozenset[str] | None] = {}
         self._clusters_since: dict[tuple[ClusterSet, ClusterSet], frozenset[str]] = {}
         self._gateways = gateway.gateways(mesh)
+        self._describing = external.describing(mesh)
         self._proxies: dict[tuple[str, str], proxy.ProxyResources] = {}
         self._proxies_checked: set[tuple[str, str]] = set()
         self._routes: dict[tuple[Caller, proxy.Hosts], wire.Resource] = {}
@@ -299,6 +300,8 @@ class Snapshot:
             here = {host for where, host in wanted if where in ("*", other)}
             for service in sorted(self._areas[other].clusters):
                 host = service if "." in service else host_of(service, other)  # one outside has its own name
+                if "." in service and external.owner(self._describing[service], namespace) != other:
+                    continue  # another namespace's entry for the host holds
                 if "*" in here or host in here or any(each[:2] == "*." and host.endswith(each[1:]) for each in here):
                     yield other, service
 
