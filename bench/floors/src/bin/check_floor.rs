@@ -9,7 +9,7 @@ use meshwright_api::istio::mixer::v1::{
 };
 use meshwright_floors::arguments::Arguments;
 use meshwright_floors::tls;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 struct Floor {
@@ -133,7 +133,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic::transport::Server::builder()
         .tls_config(tls::server(arguments.get("tls")))?
         .add_service(MixerServer::new(Floor { global }))
-        .serve_with_incoming(TcpListenerStream::new(listener))
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await?;
     Ok(())
 }

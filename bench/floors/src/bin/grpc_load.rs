@@ -2,9 +2,9 @@
 //! one response, or as many as the server streams. Written on HTTP/2 itself, so that it costs less than the servers it
 //! loads. `--traced N` puts every Nth call of a worker into a trace that is recorded. `--rate R` begins calls at R a second
 //! instead, evenly, on whichever worker is free; a call's latency then counts from when it was due, so that a server that
-//! falls behind doesn't hide it. `--numbered TEXT` writes the call's number over this text in the message, so that no two
-//! calls are the same. Prints one line of JSON: calls, messages, failed, seconds, and the calls' latencies in
-//! microseconds.
+//! falls behind doesn't hide it, and how late the client itself began is told beside it. `--numbered TEXT` writes the call's
+//! number over this text in the message, so that no two calls are the same. Prints one line of JSON: calls, messages,
+//! failed, seconds, and the calls' latencies in microseconds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,13 +16,19 @@ use http::{HeaderMap, HeaderValue, Request};
 use meshwright_floors::arguments::Arguments;
 use meshwright_floors::tls::{self, Stream};
 
+/// Between a latency and its double.
+const BUCKETS: f64 = 50.0;
 const HEADER: usize = 5;
+/// Before a call is due, sleeping would miss it.
+const COARSE: Duration = Duration::from_millis(3);
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// What a worker has done.
 #[derive(Default)]
 struct Done {
     latencies: Vec<u64>,
+    /// By how much the client missed the times that it waited for, in nanoseconds.
+    late: Vec<u64>,
     messages: u64,
     failed: u64,
 }
@@ -85,22 +91,40 @@ async fn main() {
     for worker in workers {
         let done = worker.await.expect("the worker ends");
         all.latencies.extend(done.latencies);
+        all.late.extend(done.late);
         all.messages += done.messages;
         all.failed += done.failed;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    all.latencies.sort_unstable();
-    let at = |share: f64| {
-        let index = (all.latencies.len() as f64 * share) as usize;
-        all.latencies.get(index).copied().unwrap_or_default() as f64 / 1000.0
+    for series in [&mut all.latencies, &mut all.late] {
+        series.sort_unstable();
+    }
+    let at = |series: &[u64], share: f64| {
+        let index = (series.len() as f64 * share) as usize;
+        series.get(index).copied().unwrap_or_default() as f64 / 1000.0
     };
     println!(
         "{}",
         serde_json::json!({
             "calls": all.latencies.len(), "messages": all.messages, "failed": all.failed, "seconds": seconds,
-            "p50_us": at(0.5), "p99_us": at(0.99), "p999_us": at(0.999),
+            "p50_us": at(&all.latencies, 0.5), "p99_us": at(&all.latencies, 0.99), "p999_us": at(&all.latencies, 0.999),
+            "late_p99_us": at(&all.late, 0.99), "latencies": counts(&all.latencies),
         })
     );
+}
+
+/// How many of the latencies, in order, lie from 2^(number / BUCKETS) microseconds on: `[[number, count], …]`. From these the
+/// percentiles of several runs together are told.
+fn counts(latencies: &[u64]) -> Vec<(i32, usize)> {
+    let number = |nanos: &u64| (BUCKETS * (*nanos as f64 / 1000.0).max(1.0).log2()) as i32;
+    let mut counts: Vec<(i32, usize)> = Vec::new();
+    for bucket in latencies.iter().map(number) {
+        match counts.last_mut().filter(|(last, _)| *last == bucket) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((bucket, 1)),
+        }
+    }
+    counts
 }
 
 /// HTTP/2 on a connection, with windows that never hold a server back.
@@ -125,8 +149,8 @@ struct Pace {
 }
 
 impl Pace {
-    /// Waits for the next call's time and gives it; None when the run is over.
-    async fn next(&self) -> Option<Instant> {
+    /// Waits for the next call's time and gives it, with how late that was noticed; None when the run is over.
+    async fn next(&self) -> Option<(Instant, Duration)> {
         let due = match self.gap {
             None => Instant::now(),
             Some(gap) => self.begun + gap.mul_f64(self.begun_calls.fetch_add(1, Ordering::Relaxed) as f64),
@@ -134,14 +158,17 @@ impl Pace {
         if due >= self.end {
             return None;
         }
-        // The runtime's clock goes in milliseconds: what is left is yielded away, so that connections go on.
+        let mut late = Duration::ZERO;
+        // The runtime's clock goes in milliseconds, and rounds up twice, at the timer and at the wait for sockets: what is
+        // left is yielded away, so that connections go on.
         while let Some(left) = due.checked_duration_since(Instant::now()) {
-            match left.checked_sub(Duration::from_millis(1)) {
+            match left.checked_sub(COARSE) {
                 Some(coarse) if !coarse.is_zero() => tokio::time::sleep(coarse).await,
                 _ => tokio::task::yield_now().await,
             }
+            late = due.elapsed();
         }
-        Some(due)
+        Some((due, late))
     }
 }
 
@@ -153,7 +180,8 @@ async fn work(
     pace: Arc<Pace>,
 ) -> Done {
     let mut done = Done::default();
-    while let Some(due) = pace.next().await {
+    while let Some((due, late)) = pace.next().await {
+        done.late.push(late.as_nanos() as u64);
         let is_traced = traced != 0 && done.latencies.len() % traced == 0;
         let request = if is_traced { &in_trace } else { &plain };
         match call(connection.clone(), request.clone(), frame.next()).await {
