@@ -188,6 +188,8 @@ fn block(known: &Expressions, argument: At) -> Result<IpNet, String> {
 }
 
 impl<'v> Evaluation<'v> {
+    /// Apart from `Evaluation::value`, whose frame every operation has, for few rules need it.
+    #[inline(never)]
     pub(crate) fn cel(&mut self, operation: &'v Cel) -> Result<Value<'v>, Failure> {
         Ok(match operation {
             Cel::And(left, right) => Value::Bool(self.decided(*left, *right, false)?),

@@ -46,7 +46,8 @@ pub(crate) struct Evaluation<'v> {
     pub(crate) program: &'v Program,
     bag: &'v Bag<'v>,
     pub(crate) references: References,
-    /// Values of the numbered (attribute, key) pairs that were found before.
+    /// Text that was read before, by the number of its attribute or (attribute, key) pair: rules ask the same again and
+    /// again. Nothing while an explanation is wanted, which names what each rule reads.
     found: Vec<Option<&'v str>>,
     /// The answer can't be kept: it depends on more than callers compare; see `Decision::uses`.
     pub(crate) single_use: bool,
@@ -58,16 +59,16 @@ pub(crate) struct Evaluation<'v> {
 
 impl<'v> Evaluation<'v> {
     pub(crate) fn new(program: &'v Program, bag: &'v Bag<'v>) -> Self {
-        let keys = program.expressions.keys.len();
+        let count = program.names.len() + program.expressions.keys.len();
         let (references, single_use) = match bag.generated() {
             Some(generated) => (generated.references.clone(), generated.single_use),
-            None => (References::new(program.names.len() + keys), false),
+            None => (References::new(count), false),
         };
         Evaluation {
             program,
             bag,
             references,
-            found: vec![None; keys],
+            found: vec![None; count],
             single_use,
             outputs: Vec::new(),
             notes: bag.is_explained().then(Box::default),
@@ -86,7 +87,7 @@ impl<'v> Evaluation<'v> {
             program,
             bag,
             references,
-            found: vec![None; program.expressions.keys.len()],
+            found: vec![None; program.names.len() + program.expressions.keys.len()],
             single_use,
             outputs: Vec::new(),
             notes,
@@ -107,9 +108,14 @@ impl<'v> Evaluation<'v> {
 
     /// The value of an attribute.
     pub(crate) fn attribute(&mut self, slot: Slot) -> Result<Option<Value<'v>>, WrongType> {
+        if let Some(text) = self.found[slot as usize] {
+            return Ok(Some(Value::text(text)));
+        }
         let value = self.bag.get(slot)?;
-        if self.notes.is_some() {
-            self.note(slot, None, value.as_ref().map(ToString::to_string));
+        match &value {
+            _ if self.notes.is_some() => self.note(slot, None, value.as_ref().map(ToString::to_string)),
+            Some(Value::Text(Cow::Borrowed(text))) => self.found[slot as usize] = Some(*text),
+            _ => {}
         }
         // What generators made is a function of what they read, which is referred to.
         if !self.bag.is_generated(slot) {
@@ -139,6 +145,7 @@ impl<'v> Evaluation<'v> {
         }
     }
 
+    #[cold]
     fn note(&mut self, slot: Slot, key: Option<&str>, value: Option<String>) {
         let is_generated = self.bag.is_generated(slot);
         if let Some(notes) = &mut self.notes {
@@ -199,10 +206,46 @@ impl<'v> Evaluation<'v> {
         }
     }
 
+    /// Without a `Value` in between for what most rules begin with: it decides whether the rest is looked at.
     pub(crate) fn truth(&mut self, node: At) -> Result<bool, Failure> {
-        match self.value(node)? {
-            Value::Bool(truth) => Ok(truth),
-            _ => Err(Failure::Unfit("not a bool")),
+        let program = self.program;
+        match &program.expressions.nodes[node as usize] {
+            Node::And(left, right) => Ok(self.truth(*left)? && self.truth(*right)?),
+            Node::Or(left, right) => Ok(self.truth(*left)? || self.truth(*right)?),
+            Node::Not(inner) => Ok(!self.truth(*inner)?),
+            Node::Equal {
+                left,
+                right,
+                spelling,
+                negated,
+            } => Ok(self.equals(*left, *right, *spelling)? != *negated),
+            _ => match self.value(node)? {
+                Value::Bool(truth) => Ok(truth),
+                _ => Err(Failure::Unfit("not a bool")),
+            },
+        }
+    }
+
+    fn equals(&mut self, left: At, right: At, spelling: Spelling) -> Result<bool, Failure> {
+        if let (Spelling::Exact, Some(left), Some(right)) = (spelling, self.known(left), self.known(right)) {
+            return Ok(left == right);
+        }
+        let (left, right) = (self.value(left)?, self.value(right)?);
+        Ok(equal(&left, &right, spelling))
+    }
+
+    /// Text that is there without reading anything anew.
+    fn known(&self, node: At) -> Option<&'v str> {
+        let program = self.program;
+        match &program.expressions.nodes[node as usize] {
+            Node::Constant(Value::Text(text)) => Some(text),
+            Node::Attribute(slot) => self.found[*slot as usize],
+            Node::Index {
+                reference: Some(reference),
+                ..
+            } => self.found[*reference as usize],
+            Node::Default(left, _) => self.known(*left),
+            _ => None,
         }
     }
 
@@ -219,24 +262,13 @@ impl<'v> Evaluation<'v> {
             Node::Constant(value) => borrowed(value),
             Node::Attribute(slot) => self.attribute(*slot)?.ok_or(Failure::Absent(*slot))?,
             Node::Index { map, key, reference } => Value::text(self.index(*map, *key, *reference)?),
-            Node::Equal {
-                left,
-                right,
-                spelling,
-                negated,
-            } => {
-                let (left, right) = (self.value(*left)?, self.value(*right)?);
-                Value::Bool(equal(&left, &right, *spelling) != *negated)
-            }
+            Node::Equal { .. } | Node::And(..) | Node::Or(..) | Node::Not(_) => Value::Bool(self.truth(node)?),
             Node::Compare {
                 left, right, accept, ..
             } => {
                 let (left, right) = (self.value(*left)?, self.value(*right)?);
                 Value::Bool(compare(&left, &right).is_some_and(accept))
             }
-            Node::And(left, right) => Value::Bool(self.truth(*left)? && self.truth(*right)?),
-            Node::Or(left, right) => Value::Bool(self.truth(*left)? || self.truth(*right)?),
-            Node::Not(inner) => Value::Bool(!self.truth(*inner)?),
             Node::Default(left, right) => match self.value(*left) {
                 Err(Failure::Absent(_) | Failure::NoOutput(_)) => self.value(*right)?,
                 result => result?,
@@ -287,8 +319,7 @@ impl<'v> Evaluation<'v> {
 
     fn index(&mut self, map: At, key: At, reference: Option<u32>) -> Result<&'v str, Failure> {
         if let Some(reference) = reference
-            && self.references.condition(reference) == Some(Condition::Exact)
-            && let Some(found) = self.found[reference as usize - self.program.names.len()]
+            && let Some(found) = self.found[reference as usize]
         {
             return Ok(found);
         }
@@ -308,7 +339,9 @@ impl<'v> Evaluation<'v> {
             match reference {
                 Some(reference) => {
                     self.references.set(reference, condition);
-                    self.found[reference as usize - self.program.names.len()] = value;
+                    if self.notes.is_none() {
+                        self.found[reference as usize] = value;
+                    }
                 }
                 None => self.references.set_key(slot, &key, condition),
             }

@@ -290,3 +290,30 @@ fn an_explanation_has_each_rule_with_what_it_read_and_the_action_that_decided() 
         .collect();
     assert_eq!(decided, [("never.mesh", 16, true), ("no.mesh", 7, false)]);
 }
+
+#[test]
+fn each_rule_says_what_it_read_although_another_read_it_before() {
+    let mut builder = Builder::new();
+    let (deny, nothing) = (builder.denier("deny", 7, "no"), builder.nothing());
+    for tier in ["gold", "silver"] {
+        let (found, wanted) = (builder.index("request.headers", "tier"), builder.text(tier));
+        let (is_tier, is_path) = (
+            builder.node(Operation::Equal, &[found, wanted]),
+            builder.equals("request.path", "/b"),
+        );
+        let either = builder.node(Operation::Or, &[is_tier, is_path]);
+        builder.rule(Some(either), deny, nothing);
+    }
+    let program = Program::load(&builder.bytes()).unwrap();
+    let attributes = Attributes::default()
+        .text("request.path", "/a")
+        .map("request.headers", &[("tier", "bronze")]);
+    let bytes = attributes.0.encode_to_vec();
+    let bag = Bag::compressed(program.names(), &bytes).unwrap().explained();
+    let explanation = decide_bag(&program, &bag, 0).explanation.unwrap();
+    for tried in &explanation.rules {
+        let reads: Vec<_> = tried.reads.iter().map(|read| read.value.as_deref()).collect();
+        assert_eq!(reads, [Some("bronze"), Some("/a")], "{}", tried.rule);
+    }
+    assert_eq!(explanation.rules.len(), 2);
+}
