@@ -20,7 +20,7 @@ from mixers import Mixer
 from remote_backend import KEYVAL, Backend
 from rule_documents import action, document
 
-from meshwright.api.istio.mixer.v1 import mixer_pb2
+from meshwright.api.istio.mixer.v1 import mixer_pb2, mixer_pb2_grpc
 from meshwright.mixer import check
 from pki import Pki
 
@@ -195,6 +195,26 @@ async def test_a_check_is_answered_by_the_adapter(mixer: Mixer, pki: Pki, backen
     answer = await ask(mixer, pki, "/check/y")
     assert (answer["code"], answer["valid_uses"], answer["valid_seconds"]) == (0, 7, 0.5)
     assert backend.requests("listentry")[1].dedup_id != request.dedup_id
+
+
+@pytest.mark.parametrize("flags", ["01", "00"])
+async def test_the_trace_of_the_request_goes_on_to_the_adapter(
+    mixer: Mixer, pki: Pki, backend: Backend, flags: str
+) -> None:
+    """Recorded or not: the adapter's own spans belong to the trace of the request that it is asked about."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    async with mixer.channel(pki.workload("shop")) as channel:
+        for path in ("/check/traced", "/pods/traced"):  # asked when deciding, and when attributes are made
+            request = check.request({"request.url_path": path, "request.path": path}, {})
+            await mixer_pb2_grpc.MixerStub(channel).Check(
+                request, timeout=5, metadata=[("traceparent", f"00-{trace}-00f067aa0ba902b7-{flags}")]
+            )
+    told = {name: metadata.get("traceparent", "") for name, _, metadata in backend.asked}
+    assert set(told) == {"listentry", "kubernetes"}
+    assert all(parent.split("-")[:2] == ["00", trace] and parent.endswith(flags) for parent in told.values()), told
+    backend.asked.clear()
+    await ask(mixer, pki, "/check/untraced")
+    assert "traceparent" not in backend.asked[0][2]
 
 
 async def test_bypass_hands_on_without_an_adapter_document(mixer: Mixer, pki: Pki, backend: Backend) -> None:

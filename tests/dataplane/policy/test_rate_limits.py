@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from meshwright.api.envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
+from meshwright.api.mixer.v1 import introspection_pb2
 from meshwright.api.policy.v1 import policy_pb2 as pb
 
 OK, OVER = rls_pb2.RateLimitResponse.OK, rls_pb2.RateLimitResponse.OVER_LIMIT
@@ -136,3 +137,34 @@ async def test_entries_named_as_attributes_are_those(engine, policy, channel) ->
     assert (await stub.ShouldRateLimit(request({**given, "request.size": "99"}), timeout=5)).overall_code == OK
     # Not a number: as if it weren't there.
     assert (await stub.ShouldRateLimit(request({**given, "request.size": "big"}), timeout=5)).overall_code == OK
+
+
+async def test_what_was_decided_is_logged(engine, policy, channel) -> None:
+    """One line a request: what was exhausted, by which attributes, and what dry runs would have refused."""
+    policy.limit("tried", policy.equals("ratelimit.domain", "edge"), 0, MINUTE)
+    policy.message.rules[-1].dry_run = True
+    engine.load(policy.bytes())
+    stub = Stub(channel)
+    answers = [await stub.ShouldRateLimit(message, timeout=5) for message in (
+        request({"user": "ann"}, {"path": "/a"}),
+        request({"user": "ann"}, hits=9),
+        request({"user": "ann"}, domain="elsewhere"),
+    )]  # fmt: skip
+    batch = introspection_pb2.DecisionBatch.FromString(engine.decisions(0))
+    kinds = introspection_pb2.Decision
+    assert [decision.api for decision in batch.decisions] == [kinds.RATE_LIMIT] * 3
+    assert [decision.id for decision in batch.decisions] == [
+        answer.dynamic_metadata["decision_id"] for answer in answers
+    ]
+    assert [(decision.code, decision.message, decision.quota) for decision in batch.decisions] == [
+        (0, "", kinds.GRANTED),
+        (8, "quota exhausted: peruser.mesh", kinds.REFUSED),
+        (0, "", kinds.NONE),
+    ]
+    read = {(read.attribute, read.key) for read in batch.decisions[0].reads}
+    assert {("ratelimit.domain", ""), ("ratelimit.descriptor", "user"), ("ratelimit.descriptor", "path")} <= read
+    rule = f"{policy.message.rules[-1].name}.mesh"
+    tried = [[(run.rule, run.code, run.message) for run in decision.dry_runs] for decision in batch.decisions]
+    refused = (rule, 8, "quota exhausted")
+    assert tried == [[refused, refused], [refused], []]
+    assert dict(engine.trials()) == {rule: 3}

@@ -53,7 +53,7 @@ async fn measure(address: &str, rounds: usize) {
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for round in 0..rounds + 5 {
         let asked = window(|| {
-            let answer = state.remotes.ask(question.clone());
+            let answer = state.remotes.ask(question.clone(), None);
             async { drop(answer.await.expect("answered")) }
         })
         .await;

@@ -10,6 +10,7 @@ use std::task::Poll;
 
 use arc_swap::ArcSwapOption;
 use meshwright_policy::{Answer, Failed, Host, Question};
+use meshwright_serve::telemetry::span::Current;
 
 use crate::kept::{KeptReplies, Key};
 
@@ -20,8 +21,9 @@ pub type Asking = Pin<Box<dyn Future<Output = Answer> + Send>>;
 pub trait Ask: Send + Sync + std::fmt::Debug {
     /// Has one question answered. All questions of a request are given one after the other before the first of their
     /// futures is polled, so an implementation can collect them. It need not watch the timeout, but a future that is
-    /// dropped isn't waited for any longer: the timeout passed, or the caller went away.
-    fn ask(&self, question: Question) -> Asking;
+    /// dropped isn't waited for any longer: the timeout passed, or the caller went away. `span` is the request's, where it
+    /// belongs to a trace.
+    fn ask(&self, question: Question, span: Option<&Current>) -> Asking;
 }
 
 /// The ways there are, none at first, and what came back and may be used again.
@@ -56,9 +58,9 @@ impl Ways {
     }
 
     /// One answer for each question, in their order. `now` in nanoseconds of a clock that never goes back.
-    pub(crate) async fn ask(&self, questions: Vec<Question>, now: u64) -> Vec<Answer> {
-        let mut asking: Vec<Result<Answer, Asking>> =
-            questions.into_iter().map(|one| self.kept_or_begun(one, now)).collect();
+    pub(crate) async fn ask(&self, questions: Vec<Question>, now: u64, span: Option<&Current>) -> Vec<Answer> {
+        let asking = questions.into_iter().map(|one| self.kept_or_begun(one, now, span));
+        let mut asking: Vec<Result<Answer, Asking>> = asking.collect();
         // They are few: whenever one has news, all that are left are asked.
         poll_fn(|context| {
             let mut is_ready = true;
@@ -76,15 +78,15 @@ impl Ways {
         asking.into_iter().filter_map(Result::ok).collect()
     }
 
-    fn kept_or_begun(&self, question: Question, now: u64) -> Result<Answer, Asking> {
+    fn kept_or_begun(&self, question: Question, now: u64, span: Option<&Current>) -> Result<Answer, Asking> {
         let Some(key) = Key::of(&question) else {
-            return Err(self.begin(question));
+            return Err(self.begin(question, span));
         };
         if let Some(reply) = self.kept.find(&key, now) {
             self.found.fetch_add(1, Ordering::Relaxed);
             return Ok(Ok(reply));
         }
-        let (asking, kept) = (self.begin(question), self.kept.clone());
+        let (asking, kept) = (self.begin(question, span), self.kept.clone());
         Err(Box::pin(async move {
             let answer = asking.await;
             if let Ok(reply) = &answer {
@@ -94,13 +96,13 @@ impl Ways {
         }))
     }
 
-    fn begin(&self, question: Question) -> Asking {
+    fn begin(&self, question: Question, span: Option<&Current>) -> Asking {
         let asked = question.asked.clone();
         let Some(way) = self.to(asked.host).load_full() else {
             let reason = format!("nothing here runs adapter {}", asked.adapter);
             return Box::pin(std::future::ready(Err(Failed::Because(reason))));
         };
-        let answer = way.ask(question);
+        let answer = way.ask(question, span);
         Box::pin(async move {
             tokio::time::timeout(asked.timeout, answer)
                 .await

@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::service::auth::v3::authorization_server::Authorizati
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use meshwright_policy::{Demand, Names};
 use meshwright_serve::CallContext;
-use meshwright_serve::telemetry::span::Kind;
+use meshwright_serve::telemetry::span::{Active, Kind};
 use tonic::{Request, Response, Status};
 
 use crate::attributes::checked::Checked;
@@ -55,25 +55,25 @@ impl Authorization for Authorize {
         if state.sampler.is_due(state.now()) {
             state.sampler.add(checked.bag(Names::dictionary()).seen());
         }
+        let current = span.as_ref().map(Active::current);
         let (decision, charges) = {
             let invalid = |error| invalid_request(state, &error);
             let bag = checked.bag(program.names());
-            let generated = state.generate(&program, &bag).await.map_err(invalid)?;
+            let generated = state
+                .generate(&program, &bag, current.as_ref())
+                .await
+                .map_err(invalid)?;
             let bag = match &generated {
                 Some(generated) => bag.with(generated),
                 None => bag,
             };
-            let decision = state.decide(&program, &bag).await.map_err(invalid)?;
+            let decision = state.decide(&program, &bag, current.as_ref()).await.map_err(invalid)?;
             let charges = match decision.code {
                 0 => Some(program.charges(&bag, demand, state.now()).map_err(invalid)?),
                 _ => None,
             };
             (decision, charges)
         };
-        let current = span
-            .as_ref()
-            .filter(|span| span.is_recording())
-            .map(|span| span.current());
         let mut denial = (decision.code != 0).then(|| Denial {
             code: decision.code,
             message: decision.message.clone(),

@@ -68,6 +68,27 @@ impl Noted {
             made_from: Some((decision.references.clone(), program.clone())),
         }
     }
+
+    /// Of a rate limit request: no rule denies it, but quotas, whose names are in `refusal`'s message.
+    pub(crate) fn limited(
+        id: DecisionId,
+        made_from: (References, Arc<Program>),
+        trials: Vec<Trial>,
+        quota: Quota,
+        refusal: Option<(i32, String)>,
+    ) -> Self {
+        let (code, message) = refusal.unwrap_or_default();
+        Noted {
+            id,
+            api: Api::RateLimit,
+            code,
+            message,
+            rule: None,
+            trials,
+            quota,
+            made_from: Some(made_from),
+        }
+    }
 }
 
 #[derive(Debug)]

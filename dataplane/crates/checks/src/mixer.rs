@@ -14,7 +14,7 @@ use meshwright_api::meshwright::mixer::v1::record::Kind as RecordKind;
 use meshwright_policy::{self as policy, BadRequest, Bag, CheckRequest, Plan, Program, Vocabulary};
 use meshwright_reports::{Origin, Stored};
 use meshwright_serve::CallContext;
-use meshwright_serve::telemetry::span::Kind;
+use meshwright_serve::telemetry::span::{Active, Current, Kind};
 use prost::Message;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};
@@ -89,15 +89,13 @@ async fn check(state: &State, request: Request<Bytes>) -> Result<Response<Bytes>
         .map(|current| current.child("policy.check", Kind::Internal));
     let program = state.engine.program();
     let request = CheckRequest::read(request.get_ref()).map_err(|error| status(&error))?;
-    let mut plan = plan(state, &program, &request).await.map_err(|error| status(&error))?;
+    let current = span.as_ref().map(Active::current);
+    let planned = plan(state, &program, &request, current.as_ref()).await;
+    let mut plan = planned.map_err(|error| status(&error))?;
     if state.sampler.is_due(state.now()) {
         state.sampler.check(&request);
     }
     let denied = plan.decision.code != 0;
-    let current = span
-        .as_ref()
-        .filter(|span| span.is_recording())
-        .map(|span| span.current());
     let mut settled = Vec::with_capacity(plan.quotas.len());
     let mut refused = false;
     for planned in &mut plan.quotas {
@@ -137,14 +135,19 @@ async fn check(state: &State, request: Request<Bytes>) -> Result<Response<Bytes>
     ))
 }
 
-async fn plan(state: &State, program: &Program, request: &CheckRequest<'_>) -> Result<Plan, BadRequest> {
+async fn plan(
+    state: &State,
+    program: &Program,
+    request: &CheckRequest<'_>,
+    span: Option<&Current>,
+) -> Result<Plan, BadRequest> {
     let bag = request.bag(program)?;
-    let generated = state.generate(program, &bag).await?;
+    let generated = state.generate(program, &bag, span).await?;
     let bag = match &generated {
         Some(generated) => bag.with(generated),
         None => bag,
     };
-    let decision = state.decide(program, &bag).await?;
+    let decision = state.decide(program, &bag, span).await?;
     Plan::make(program, request, &bag, decision, state.now())
 }
 

@@ -15,16 +15,19 @@ use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::R
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use envoy_types::pb::google::protobuf::Duration;
 use futures_util::future::join_all;
-use meshwright_policy::{Charge, Charges, Demand, Grant};
+use meshwright_policy::{Charge, Charges, Demand, Grant, Program, References, Trial};
 use meshwright_serve::CallContext;
-use meshwright_serve::telemetry::span::{Current, Kind};
+use meshwright_serve::telemetry::span::{Active, Current, Kind};
 use tonic::{Request, Response, Status};
 
 use crate::attributes::limited::Limited;
 use crate::authorization::answer::Metadata;
 use crate::counters;
+use crate::decision::DecisionId;
+use crate::decision_log::{Noted, Quota};
 use crate::state::{State, status};
 
+const RESOURCE_EXHAUSTED: i32 = 8;
 /// An Envoy's route has a handful of actions, each a descriptor of a few entries.
 const MAX_DESCRIPTORS: usize = 64;
 const MAX_ENTRIES: usize = 64;
@@ -57,11 +60,11 @@ impl RateLimitService for RateLimits {
             .map(|current| current.child("policy.ratelimit", Kind::Internal));
         let request = request.into_inner();
         bounded(&request).inspect_err(|_| counters::add(&state.counters.checks_invalid))?;
-        let demands = self.demands(request, caller).await?;
-        let current = span
-            .as_ref()
-            .filter(|span| span.is_recording())
-            .map(|span| span.current());
+        let current = span.as_ref().map(Active::current);
+        let program = state.engine.program();
+        let demands = self.demands(&program, request, caller, current.as_ref()).await?;
+        let mut references = References::default();
+        demands.iter().for_each(|demand| references.join(&demand.references));
         // Each may be another replica's, or an adapter's.
         let answers = demands.into_iter().map(|demand| self.charge(demand, current.as_ref()));
         let answers = join_all(answers).await;
@@ -69,7 +72,9 @@ impl RateLimitService for RateLimits {
         if !over.is_empty() {
             counters::add(&state.counters.quotas_refused);
         }
-        let id = state.decision_id().to_string();
+        let id = state.decision_id();
+        state.log.note(noted(id, (references, program), &answers, &over));
+        let id = id.to_string();
         if let Some(span) = span.as_mut().filter(|span| span.is_recording()) {
             span.set("policy.decision", if over.is_empty() { "allow" } else { "deny" });
             span.set("policy.decision_id", id.clone());
@@ -80,9 +85,14 @@ impl RateLimitService for RateLimits {
 
 impl RateLimits {
     /// What each descriptor is charged.
-    async fn demands(&self, request: RateLimitRequest, caller: Option<Arc<str>>) -> Result<Vec<Charges>, Status> {
+    async fn demands(
+        &self,
+        program: &Program,
+        request: RateLimitRequest,
+        caller: Option<Arc<str>>,
+        span: Option<&Current>,
+    ) -> Result<Vec<Charges>, Status> {
         let state = &self.state;
-        let program = state.engine.program();
         let domain: Arc<str> = request.domain.into();
         let mut all = Vec::with_capacity(request.descriptors.len());
         for descriptor in request.descriptors {
@@ -99,7 +109,7 @@ impl RateLimits {
                 status(&error)
             };
             let bag = limited.bag(program.names());
-            let generated = state.generate(&program, &bag).await.map_err(invalid)?;
+            let generated = state.generate(program, &bag, span).await.map_err(invalid)?;
             let bag = match &generated {
                 Some(generated) => bag.with(generated),
                 None => bag,
@@ -120,6 +130,7 @@ impl RateLimits {
         let state = &self.state;
         let grants = join_all(demand.charges.iter().map(|charge| state.charge_one(charge, span))).await;
         let mut answer = Answer::new(&demand.charges, &grants);
+        answer.is_limited = !demand.are_unlimited();
         for trial in &demand.trials {
             let grant = state.charge_one(&trial.charge, span).await;
             if trial.charge.amount > grant.granted {
@@ -133,7 +144,7 @@ impl RateLimits {
                 .iter()
                 .map(|question| question.subject.instance.to_string())
                 .collect();
-            let answers = state.ask(questions).await;
+            let answers = state.ask(questions, span).await;
             // Only what adapters granted counts here, each by its handler's failure policy.
             if demand.amount > 0 && demand.settle(&[], &answers).grant.granted < demand.amount {
                 answer.over.extend(names);
@@ -160,6 +171,22 @@ impl RateLimits {
             ..Default::default()
         }
     }
+}
+
+/// What the log keeps of one request with all its descriptors.
+fn noted(id: DecisionId, made_from: (References, Arc<Program>), answers: &[Answer], over: &[String]) -> Noted {
+    let quota = match (over.is_empty(), answers.iter().any(|answer| answer.is_limited)) {
+        (false, _) => Quota::Refused,
+        (true, true) => Quota::Granted,
+        (true, false) => Quota::None,
+    };
+    let trials = answers.iter().flat_map(|answer| &answer.tried).map(|rule| Trial {
+        rule: rule.clone(),
+        code: RESOURCE_EXHAUSTED,
+        message: "quota exhausted".to_owned(),
+    });
+    let refusal = (!over.is_empty()).then(|| (RESOURCE_EXHAUSTED, format!("quota exhausted: {}", over.join(", "))));
+    Noted::limited(id, made_from, trials.collect(), quota, refusal)
 }
 
 fn bounded(request: &RateLimitRequest) -> Result<(), Status> {
@@ -227,6 +254,8 @@ struct Answer {
     over: Vec<String>,
     /// Rules in dry run that would have refused it.
     tried: Vec<String>,
+    /// Whether any quota was charged for it.
+    is_limited: bool,
 }
 
 impl Answer {
@@ -254,6 +283,7 @@ impl Answer {
             over: over.map(|held| held.quota.clone()).collect(),
             held,
             tried: Vec::new(),
+            is_limited: false,
         }
     }
 

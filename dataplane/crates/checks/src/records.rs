@@ -47,7 +47,7 @@ impl Rules for Current {
         let state = self.state.upgrade();
         Box::pin(async move {
             match state {
-                Some(state) => state.ask(questions).await,
+                Some(state) => state.ask(questions, None).await,
                 None => Vec::new(),
             }
         })

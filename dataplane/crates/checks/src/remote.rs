@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use meshwright_api::meshwright::policy::v1 as compiled;
 use meshwright_policy::{Failed, Question};
 use meshwright_serve::Identities;
+use meshwright_serve::telemetry::span::Current;
 use prost::Message;
 
 use crate::ask::{Ask, Asking};
@@ -117,7 +118,7 @@ impl Remotes {
 }
 
 impl Ask for Remotes {
-    fn ask(&self, question: Question) -> Asking {
+    fn ask(&self, question: Question, span: Option<&Current>) -> Asking {
         let table = self.table.load();
         let (handler, instance) = (&*question.asked.handler, &*question.subject.instance);
         let link = table.now.links.get(handler).or_else(|| table.before.links.get(handler));
@@ -127,7 +128,7 @@ impl Ask for Remotes {
             .get(instance)
             .or_else(|| table.before.plans.get(instance));
         match (link, plan) {
-            (Some(link), Some(plan)) => Box::pin(link.clone().ask(plan.clone(), question)),
+            (Some(link), Some(plan)) => Box::pin(link.clone().ask(plan.clone(), question, span.cloned())),
             _ => Box::pin(ready(Err(Failed::Because(format!(
                 "{handler} isn't in the configuration any more"
             ))))),

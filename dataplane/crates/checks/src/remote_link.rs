@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use meshwright_api::meshwright::policy::v1 as compiled;
 use meshwright_policy::{Answer, Failed, Question, Variety};
+use meshwright_serve::telemetry::span::{Active, Context, Current, Kind};
 use meshwright_serve::tls::spiffe::Expected;
 use meshwright_serve::wire::outcome::Outcome;
 use meshwright_serve::{Call, Channel, ChannelOptions, Identities, Limits, Messages, Outside};
@@ -103,7 +104,7 @@ impl Link {
         }));
     }
 
-    pub(crate) async fn ask(self: Arc<Self>, plan: Arc<Plan>, question: Question) -> Answer {
+    pub(crate) async fn ask(self: Arc<Self>, plan: Arc<Plan>, question: Question, span: Option<Current>) -> Answer {
         let place = match self.guard.enter(Instant::now()) {
             Ok(place) => place,
             Err(Failure::Full) => return because("it has too many questions in flight"),
@@ -113,7 +114,16 @@ impl Link {
             place,
             deadline: Instant::now() + question.asked.timeout,
         };
-        match self.call(&plan, &question).await {
+        let mut span = span.map(|span| span.child(plan.path.trim_start_matches('/').to_owned(), Kind::Client));
+        if let Some(span) = span.as_mut().filter(|span| span.is_recording()) {
+            span.set("policy.handler", question.asked.handler.to_string());
+            span.set("policy.instance", question.subject.instance.to_string());
+        }
+        let answer = self.call(&plan, &question, span.as_ref().map(Active::place)).await;
+        if let (Some(span), Err(outcome)) = (&mut span, &answer) {
+            span.fail(outcome.message.to_string());
+        }
+        match answer {
             Ok(answer) => match plan.reply(question.subject.variety, answer) {
                 Ok(reply) => {
                     asking.place.answered(Instant::now());
@@ -136,7 +146,8 @@ impl Link {
         }
     }
 
-    async fn call(&self, plan: &Plan, question: &Question) -> Result<Bytes, Outcome> {
+    /// `place`: of the call in its trace, recorded or not.
+    async fn call(&self, plan: &Plan, question: &Question, place: Option<Context>) -> Result<Bytes, Outcome> {
         let unavailable = |reason: String| Outcome::new(Code::Unavailable, reason);
         let channel = self.channel.get_or_init(|| self.open()).as_ref();
         let channel = channel.map_err(|reason| unavailable(reason.clone()))?;
@@ -145,6 +156,9 @@ impl Link {
             let value = self.authorization.load_full();
             let value = value.ok_or_else(|| unavailable("there is no token for it at present".to_owned()))?;
             metadata.insert(header, (*value).clone());
+        }
+        if let Some(Ok(value)) = place.map(|place| HeaderValue::try_from(place.to_string())) {
+            metadata.insert("traceparent", value);
         }
         let session;
         let config = if self.remote.session_based {

@@ -121,8 +121,8 @@ impl State {
     }
 
     /// Has questions of one request answered, in their order.
-    pub(crate) async fn ask(&self, questions: Vec<Question>) -> Vec<Answer> {
-        self.ways.ask(questions, self.now()).await
+    pub(crate) async fn ask(&self, questions: Vec<Question>, span: Option<&Current>) -> Vec<Answer> {
+        self.ways.ask(questions, self.now(), span).await
     }
 
     /// Charges one cell, at its owner.
@@ -136,21 +136,32 @@ impl State {
     }
 
     /// What attribute generators make of the request; None, at no cost, when the policy has none. `Bag::with` takes it.
-    pub async fn generate(&self, program: &Program, bag: &Bag<'_>) -> Result<Option<Generated>, BadRequest> {
+    /// `span`: the request's, under which adapters are asked.
+    pub async fn generate(
+        &self,
+        program: &Program,
+        bag: &Bag<'_>,
+        span: Option<&Current>,
+    ) -> Result<Option<Generated>, BadRequest> {
         let Some(mut generating) = program.generate(bag, self.now())? else {
             return Ok(None);
         };
-        let answers = self.ways.ask(generating.questions(), self.now()).await;
+        let answers = self.ask(generating.questions(), span).await;
         generating.finish(program, bag, answers).map(Some)
     }
 
     /// Decides about the request, without its quotas. The bag has what `generate` made.
-    pub async fn decide(&self, program: &Program, bag: &Bag<'_>) -> Result<Decision, BadRequest> {
+    pub async fn decide(
+        &self,
+        program: &Program,
+        bag: &Bag<'_>,
+        span: Option<&Current>,
+    ) -> Result<Decision, BadRequest> {
         let mut deciding = program.check(bag, self.now())?;
         let questions = deciding.questions();
         let answers = match questions.is_empty() {
             true => Vec::new(),
-            false => self.ways.ask(questions, self.now()).await,
+            false => self.ask(questions, span).await,
         };
         let decision = deciding.finish(program, bag, answers)?;
         if decision.code != 0 {
@@ -180,14 +191,14 @@ impl State {
         }
         let answers = match questions.is_empty() {
             true => Vec::new(),
-            false => self.ways.ask(questions, self.now()).await,
+            false => self.ask(questions, span).await,
         };
         let settled = charges.settle(&grants, &answers);
         for release in settled.releases {
             self.peers.charge(self, &release, span).await;
         }
         if !settled.returns.is_empty() {
-            self.ways.ask(settled.returns, self.now()).await;
+            self.ask(settled.returns, span).await;
         }
         settled.grant
     }

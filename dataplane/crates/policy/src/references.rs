@@ -31,10 +31,6 @@ impl References {
         }
     }
 
-    pub(crate) fn condition(&self, reference: u32) -> Option<Condition> {
-        self.numbered[reference as usize]
-    }
-
     pub(crate) fn set(&mut self, reference: u32, condition: Condition) {
         self.numbered[reference as usize] = Some(condition);
     }
@@ -46,6 +42,19 @@ impl References {
             .any(|(known, text, _)| *known == slot && text == key)
         {
             self.computed.push((slot, key.to_owned(), condition));
+        }
+    }
+
+    /// Adds what another evaluation under the same policy read. Where both read the same, this one's finding stays.
+    pub fn join(&mut self, other: &References) {
+        if self.numbered.len() < other.numbered.len() {
+            self.numbered.resize(other.numbered.len(), None);
+        }
+        for (own, read) in self.numbered.iter_mut().zip(&other.numbered) {
+            *own = own.or(*read);
+        }
+        for (slot, key, condition) in &other.computed {
+            self.set_key(*slot, key, *condition);
         }
     }
 

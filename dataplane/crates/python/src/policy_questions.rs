@@ -18,6 +18,7 @@ use meshwright_checks::guard::{BreakerState, Failure, Guard, Place};
 use meshwright_checks::{Ask, Asking};
 use meshwright_handover as handover;
 use meshwright_policy::{Answer, Failed, Question, Reply};
+use meshwright_serve::telemetry::span::Current;
 use prost::Message;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -101,7 +102,7 @@ impl Shared {
 pub(crate) struct PythonAdapters(Arc<Shared>);
 
 impl Ask for PythonAdapters {
-    fn ask(&self, question: Question) -> Asking {
+    fn ask(&self, question: Question, _span: Option<&Current>) -> Asking {
         let Some(guard) = self.0.guard(&question.asked.handler) else {
             return refused("it has no handler here");
         };
