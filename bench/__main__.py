@@ -13,6 +13,7 @@ NAMES = {
     "check": "a policy check over gRPC, against a bare tonic handler that decodes the same request and answers OK",
     "check-python-adapter": "a policy check that asks an adapter in Python, against the same check without it",
     "check-quota": "a policy check that charges one quota, against the same check without it",
+    "check-remote-adapter": "what asking an adapter in another process adds to a check, against a bare tonic call",
     "check-rules": "a policy check with 10,000 rules of which four can match, against ten rules",
     "load": "our load generator beside wrk: percentiles on the same server, its maximum, the error of its rate",
     "report": "reports of 100 records, queued, into metrics and a log, against a handler that only decodes them",

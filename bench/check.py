@@ -165,12 +165,12 @@ class Bench:
         started = service("mixer", "--config", str(folder / "rules"), identity=self.server, folder=folder)
         return Side(self, *self.stack.enter_context(started), message=message or self.message, load=load)
 
-    def floor(self) -> Side:
-        """Return the bare handler."""
+    def floor(self, *more: str | Path) -> Side:
+        """Return the bare handler, with `more` arguments."""
         words = self.folder / "words"
         words.write_text("\n".join(WORDS.get(index, "") for index in range(max(WORDS) + 1)))
         program = self.programs / "check_floor"
-        arguments: list[str | Path] = ["--listen", "127.0.0.1:0", "--tls", self.server, "--words", words]
+        arguments: list[str | Path] = ["--listen", "127.0.0.1:0", "--tls", self.server, "--words", words, *more]
         process = self.stack.enter_context(measure.process(program, *arguments, core=measure.SERVER_CORE))
         return Side(self, process, measure.first_line(process), message=self.message)
 

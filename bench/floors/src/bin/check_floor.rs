@@ -1,19 +1,55 @@
 //! The floor of a policy check and of a report: decode the attributes into maps, answer OK. One thread, mutual TLS.
+//! `--adapter ADDRESS --method PATH --question FILE`: each check first asks a server this, through a bare tonic client.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::uri::PathAndQuery;
 use meshwright_api::istio::mixer::v1::check_response::PreconditionResult;
 use meshwright_api::istio::mixer::v1::mixer_server::{Mixer, MixerServer};
 use meshwright_api::istio::mixer::v1::{
     CheckRequest, CheckResponse, CompressedAttributes, ReportRequest, ReportResponse,
 };
 use meshwright_floors::arguments::Arguments;
+use meshwright_floors::raw::Raw;
 use meshwright_floors::tls;
+use tonic::client::Grpc;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 struct Floor {
     global: Vec<String>,
+    adapter: Option<Adapter>,
+}
+
+/// Who is asked about each request, and what.
+struct Adapter {
+    channel: Channel,
+    method: PathAndQuery,
+    question: Bytes,
+}
+
+impl Adapter {
+    async fn open(arguments: &Arguments, address: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        Ok(Adapter {
+            channel: Endpoint::from_shared(format!("http://{address}"))?.connect().await?,
+            method: arguments.get("method").parse()?,
+            question: std::fs::read(arguments.get("question"))?.into(),
+        })
+    }
+
+    async fn ask(&self) -> Result<(), Status> {
+        let mut client = Grpc::new(self.channel.clone());
+        let ready = client.ready().await;
+        ready.map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut request = Request::new(self.question.clone());
+        request.set_timeout(Duration::from_secs(1));
+        let answer: Response<Bytes> = client.unary(request, self.method.clone(), Raw).await?;
+        std::hint::black_box(answer);
+        Ok(())
+    }
 }
 
 /// A value as a policy would look at it.
@@ -100,6 +136,9 @@ impl Mixer for Floor {
         let sent = request.into_inner().attributes.unwrap_or_default();
         // The bag is looked at, so that nobody optimizes it away.
         std::hint::black_box(self.decode(&sent, &sent.words).values().map(weigh).sum::<usize>());
+        if let Some(adapter) = &self.adapter {
+            adapter.ask().await?;
+        }
         Ok(Response::new(CheckResponse {
             precondition: Some(PreconditionResult {
                 status: Some(Default::default()),
@@ -130,9 +169,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .lines()
         .map(str::to_owned)
         .collect();
+    let adapter = match arguments.find("adapter") {
+        Some(address) => Some(Adapter::open(&arguments, address).await?),
+        None => None,
+    };
     tonic::transport::Server::builder()
         .tls_config(tls::server(arguments.get("tls")))?
-        .add_service(MixerServer::new(Floor { global }))
+        .add_service(MixerServer::new(Floor { global, adapter }))
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await?;
     Ok(())
