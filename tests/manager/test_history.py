@@ -9,13 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from managers import client, objects, running
 from meshes import SHOP, SPLIT
 
+from meshwright.api.config.v1 import config_pb2
 from meshwright.core import errors
-from meshwright.core.config import Key
+from meshwright.core.config import History, Key, Ledger
+from meshwright.core.config.committed import StoreSource
+from meshwright.core.health import Health
+from meshwright.core.store import MemoryStore
 from meshwright.manager.answers import Event, Expectation
+from meshwright.manager.configapi.catalogue import Catalogue
 from meshwright.manager.errors import Refused
+from meshwright.manager.model import kinds
+from meshwright.manager.model.fault import Findings
+from meshwright.manager.sources.kubernetes import candidate as candidates
+from meshwright.manager.sources.kubernetes.admission import Admissions
+from meshwright.manager.sources.kubernetes.mirror import Mirror
 from pki import Pki
 
 ADMIN = "spiffe://mesh.local/ns/meshwright-system/sa/admin"
@@ -209,6 +220,57 @@ async def test_two_replicas_tell_the_same(pki: Pki, tmp_path: Path, etcd: dict[s
         await other.apply(objects(SPLIT), expected=Expectation(revision=1))
         assert [event.revision for event in await watching] == [1, 2]
         assert await one.history() == await other.history()
+
+
+async def test_what_is_mirrored_from_a_cluster_has_the_cluster_as_author() -> None:
+    store = MemoryStore()
+    catalogue = Catalogue(Health(), strict=False, on_change=lambda _: None)
+    raw = {**yaml.safe_load(SPLIT), "metadata": {"name": "catalog", "namespace": "default", "uid": "1"}}
+    candidate = candidates.read(raw, kinds.TRAFFIC_SPLIT)
+
+    async def judge(_: Any) -> Findings:
+        return Findings()
+
+    class Statuses:
+        """The API server, as far as statuses go."""
+
+        async def merge(self, path: str, patch: Any) -> None:
+            assert path.endswith("/trafficsplits/catalog/status")
+
+    class Board:
+        """No proxy is connected."""
+
+        def here(self) -> Any:
+            return config_pb2.ProxyStatusResponse()
+
+        async def add_others(self, response: Any) -> None:
+            pass
+
+    async with StoreSource(store) as source:
+        catalogue.start(source.current())
+
+        async def follow() -> None:
+            async for snapshot in source.changes():
+                catalogue.update(snapshot)
+
+        mirror = Mirror(
+            Statuses(),  # type: ignore[arg-type]
+            {candidate.key: candidate},
+            Admissions(judge),
+            catalogue,
+            Ledger(store),
+            Board(),
+            Health(),
+            asyncio.Event(),
+        )
+        tasks = [asyncio.create_task(follow()), asyncio.create_task(mirror.run())]
+        async with asyncio.timeout(20):
+            await catalogue.beyond(0)
+        [revision] = await History(store).revisions()
+        assert (revision.commit.author, revision.changes[0][0]) == ("cluster", CATALOG)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_a_folder_has_no_history_here(pki: Pki, tmp_path: Path) -> None:

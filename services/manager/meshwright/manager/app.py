@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -105,7 +106,8 @@ async def run(settings: ManagerSettings, stop: asyncio.Event) -> None:
         if stop.is_set():
             return
 
-        name = f"{socket.gethostname()}-{os.getpid()}"
+        # Two on one node's network have its name, and in containers the same process number too.
+        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         replicas = Replicas(facts, name, state)
         status = StatusBoard(
             name,
