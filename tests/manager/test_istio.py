@@ -129,6 +129,11 @@ REFUSED = {
         ),
         (ENTRY % "endpoints: [{address: 10.0.0.1}]", "spec.endpoints", "where the caller dialled"),
         (ENTRY % "resolution: DNS\nendpoints: [{address: b.com, ports: {x: 1}}]", "spec.endpoints[0].ports", "of http"),
+        (
+            ENTRY % "resolution: DNS\nendpoints: [{address: 'unix:///a'}]",
+            "spec.endpoints[0].address",
+            "write resolution",
+        ),
         (ENTRY % "resolution: STATIC\nendpoints: [{address: 'unix://a'}]", "", "unix:///absolute/path"),
         (ENTRY % "resolution: STATIC\nendpoints: [{address: 'unix:///a', ports: {http: 1}}]", "", "has no ports"),
         (ENTRY % "resolution: DYNAMIC_DNS", "spec.resolution", "write DNS"),

@@ -117,6 +117,8 @@ class ServiceEntry(Document):
                 raise FieldError(
                     f"{where}.address", "isn't a Unix socket: write unix:///absolute/path, 107 bytes at most"
                 )
+            if self.spec.resolution != "STATIC":
+                raise FieldError(f"{where}.address", "a Unix socket isn't looked up: write resolution STATIC")
             if len(names) != 1 or endpoint.ports:
                 raise FieldError(f"{where}.address", "a Unix socket has no ports: keep one in spec.ports and none here")
         elif self.spec.resolution == "STATIC" and not _is_address(endpoint.address):
