@@ -63,7 +63,7 @@ class Bare:
 
     def add_to(self, server: Server) -> None:
         """Register it."""
-        methods = {"DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self.serve)}
+        methods: dict[str, Any] = {"DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self.serve)}
         server.add_registered_method_handlers(SERVICE, methods)
 
     async def serve(self, _requests: Any, context: Any) -> None:
