@@ -17,10 +17,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.result import Result, interleave, machine, median, require_quiet
-from meshwright.citadel.ca import authority
+from meshwright.citadel.ca import authority, seal
 from meshwright.citadel.issuer import Issuer, Lifetimes
+from meshwright.citadel.jwt_custody import JwtCustody
 from meshwright.core import logs
 from meshwright.core.clock import SystemClock
+from meshwright.core.store import MemoryStore
 
 FLOOR_QUIET_US = 190
 CALLS = 2000
@@ -31,8 +33,11 @@ def run(rounds: int) -> Result:
     """Measure both in turn in one process, on one core."""
     csr = request()
     root = authority.new_root("mesh.local", datetime.now(UTC))
-    lifetimes = Lifetimes(part=timedelta(hours=1), workload=timedelta(hours=1), longest=timedelta(days=1))
-    issuer = Issuer(root, "mesh.local", lifetimes, SystemClock())
+    hour = timedelta(hours=1)
+    lifetimes = Lifetimes(part=hour, workload=hour, longest=timedelta(days=1), token=timedelta(minutes=5))
+    clock = SystemClock()
+    token_keys = JwtCustody(MemoryStore(), seal.random_key(), "mesh.local", (timedelta(days=7), lifetimes.token), clock)
+    issuer = Issuer(root, "mesh.local", lifetimes, clock, token_keys=token_keys)
     profile = issuer.part("mixer")
     ours = timed(lambda: issuer.issue(csr, profile, caller=CALLER, via="bench").certificate_pem)
     floor = timed(bare(csr))

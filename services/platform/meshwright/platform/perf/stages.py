@@ -23,6 +23,7 @@ from meshwright.api.envoy.extensions.filters.network.http_connection_manager.v3.
 from meshwright.api.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: F401
 from meshwright.manager.model import mesh as meshes
 from meshwright.manager.model import parse
+from meshwright.manager.model.meaning import Context
 from meshwright.manager.xds import cluster, listener, names, route, tls
 from meshwright.manager.xds.bootstrap import bootstrap
 
@@ -70,7 +71,7 @@ def configuration(stage: Stage, place: Place) -> dict[str, Any]:
     area, workload, ingress = _workload(place)
     parameters = names.Parameters(place.trust_domain, 0.0)
     name = f"inbound|{ingress.number}|{workload.name}.{workload.namespace}"
-    inbound = listener.inbound(workload, ingress, name, parameters, allow_on_outage=False)
+    inbound = listener.inbound(workload, ingress, name, parameters, listener.Guard())
     routes = route.inbound_configuration(name, area, workload, ingress)
     content = bootstrap(
         namespace=NAMESPACE,
@@ -150,7 +151,7 @@ def _workload(place: Place) -> tuple[meshes.Area, meshes.Workload, meshes.Ingres
         read = parse.parse(json.dumps(document | {"metadata": {"name": NAME, "namespace": NAMESPACE}}))
         assert isinstance(read, parse.Parsed), read
         members.append(read)
-    area = meshes.resolve(NAMESPACE, members)
+    area = meshes.resolve(Context(NAMESPACE, NAMESPACE, place.trust_domain), members)
     return area, area.workloads[NAME], area.sidecars[NAME].ingress[0]
 
 
