@@ -55,6 +55,7 @@ def test_the_objects_status_has_the_proxys_words() -> None:
         refused.add(name=name, words=words)
     found = refusals.refused(world.mesh, key, [told])
     assert found == f"shop-0 refused outbound|default|*/*: no route to {CATALOG} can be made"
-    condition = programmed(acknowledged([told], 2), refusal=found)
+    assert refusals.complaining([told, config_pb2.ProxyStatusResponse.Proxy(node_id="quiet")]) == [told]
+    condition = programmed(acknowledged([told], 2, found))
     assert (condition.status, condition.reason, condition.message) == (False, "Refused", found)
     assert refusals.refused(world.mesh, Key("v1", "Service", "default", "other"), [told]) == ""

@@ -16,7 +16,7 @@ from typing import Any
 from meshwright.core.config import Key
 from meshwright.manager.configapi.acknowledged import Acknowledged, acknowledged
 from meshwright.manager.configapi.catalogue import State
-from meshwright.manager.configapi.refusals import refused
+from meshwright.manager.configapi.refusals import complaining, refused
 from meshwright.manager.model.fault import sentence
 from meshwright.manager.model.meaning import Notice
 from meshwright.manager.model.notices import CONFLICTED, notices
@@ -48,7 +48,8 @@ def conditions(key: Key, state: State, proxies: Sequence[Any], unreachable: Sequ
         *noticed(list(notices(state.mesh, [key]))),
     ]
     if not found.kind.owner:  # others' objects aren't for proxies
-        told.append(programmed(acknowledged(proxies, revision), unreachable, refused(state.mesh, key, proxies)))
+        known = acknowledged(proxies, revision, refused(state.mesh, key, complaining(proxies)))
+        told.append(programmed(known, unreachable))
     return told
 
 
@@ -67,13 +68,10 @@ def noticed(found: Sequence[Notice]) -> list[Condition]:
     return told
 
 
-def programmed(known: Acknowledged, unreachable: Sequence[str] = (), refusal: str = "") -> Condition:
-    """Say how far an object's revision has come; managers that are `unreachable` may have proxies without it.
-
-    `refusal` is what a proxy said of a resource that the object has a part in.
-    """
-    if refusal:
-        return Condition("Programmed", status=False, reason="Refused", message=refusal)
+def programmed(known: Acknowledged, unreachable: Sequence[str] = ()) -> Condition:
+    """Say how far an object's revision has come; managers that are `unreachable` may have proxies without it."""
+    if known.refusal:
+        return Condition("Programmed", status=False, reason="Refused", message=known.refusal)
     complete = known.complete and not unreachable
     message = f"acknowledged by {known.have} of {known.proxies} proxies"
     message += f"; {known.error}" if known.error else ""

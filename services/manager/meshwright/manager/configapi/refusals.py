@@ -29,10 +29,15 @@ def origins(mesh: Mesh, resource: str, words: str) -> frozenset[Key]:
     return frozenset(found)
 
 
+def complaining(proxies: Sequence[Any]) -> list[Any]:
+    """Return the proxies that have refused something, of messages ProxyStatusResponse.Proxy."""
+    return [proxy for proxy in proxies if any(kind.refused for kind in proxy.types)]
+
+
 def refused(mesh: Mesh, key: Key, proxies: Sequence[Any]) -> str:
     """Return what a proxy says of a resource that an object has a part in; empty when none complains.
 
-    `proxies` are messages ProxyStatusResponse.Proxy.
+    `proxies` are those that `complaining` returns.
     """
     for proxy in proxies:
         for kind in proxy.types:

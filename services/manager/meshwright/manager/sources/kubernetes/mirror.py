@@ -21,6 +21,7 @@ from meshwright.core.health import Health
 from meshwright.manager import metrics
 from meshwright.manager.configapi.acknowledged import acknowledged
 from meshwright.manager.configapi.catalogue import Catalogue, State
+from meshwright.manager.configapi.refusals import complaining, refused
 from meshwright.manager.configapi.writer import Writer
 from meshwright.manager.model import kinds
 from meshwright.manager.model.meaning import Notice
@@ -150,10 +151,13 @@ class Mirror:
             if not found.kind.owner and not status.programmed(candidates[key])
         }
         proxies = await self._proxies() if waiting else ()
+        complaints = complaining(proxies)
         now = self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
         writes = []
         for key, candidate in candidates.items():
-            reached = acknowledged(proxies, state.revisions.get(key, 0)) if key in waiting else None
+            reached = None
+            if key in waiting:
+                reached = acknowledged(proxies, state.revisions.get(key, 0), refused(state.mesh, key, complaints))
             if reached is not None and reached.complete:
                 waiting.discard(key)
             standing = status.Standing(admission.verdicts[key], told.get(key, ()), reached)
