@@ -111,6 +111,7 @@ REFUSED = {
         (RULE % "tls: {mode: SIMPLE, clientCertificate: a}", "spec.trafficPolicy.tls", "shows no certificate"),
         (RULE % "tls: {mode: DISABLE, sni: a}", "spec.trafficPolicy.tls", "takes no"),
         (RULE % "tls: {mode: SIMPLE, caCrl: a}", "spec.trafficPolicy.tls", "isn't known"),
+        (RULE % "tls: {mode: SIMPLE, credentialName: a}", "spec.trafficPolicy.tls", "at gateways only"),
         (RULE % "tls: {mode: SIMPLE, insecureSkipVerify: true, caCertificates: a}", "", "believes everybody"),
         (RULE % "tunnel: {}", "spec.trafficPolicy", "isn't known"),
         (RULE % "proxyProtocol: {}", "spec.trafficPolicy", "isn't known"),

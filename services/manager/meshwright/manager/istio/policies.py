@@ -166,7 +166,6 @@ def _tls(found: traffic_policy.ClientTls) -> Tls:
         tuple(found.subject_alt_names),
         found.sni or "",
         found.insecure_skip_verify,
-        found.credential_name or "",
     )
 
 

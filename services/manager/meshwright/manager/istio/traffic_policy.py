@@ -252,18 +252,19 @@ class ClientTls(Strict):
     @model_validator(mode="after")
     def _of_its_mode(self) -> Self:
         files = (self.client_certificate, self.private_key)
-        if self.mode == "MUTUAL" and not self.credential_name and not all(files):
+        if self.credential_name:
             raise ValueError(
-                "mode MUTUAL shows a certificate: write clientCertificate and privateKey, or credentialName"
+                "credentialName is read at gateways only: write clientCertificate, privateKey and caCertificates, files "
+                "of the callers' proxies"
             )
+        if self.mode == "MUTUAL" and not all(files):
+            raise ValueError("mode MUTUAL shows a certificate: write clientCertificate and privateKey")
         if self.mode != "MUTUAL" and any(files):
             raise ValueError(
                 f"mode {self.mode} shows no certificate of one's own: remove clientCertificate and privateKey"
             )
-        if self.credential_name and (any(files) or self.ca_certificates):
-            raise ValueError("has credentialName and files: write one or the other")
-        if self.mode in ("DISABLE", "ISTIO_MUTUAL") and (self.ca_certificates or self.credential_name or self.sni):
-            raise ValueError(f"mode {self.mode} takes no caCertificates, credentialName or sni: remove them")
+        if self.mode in ("DISABLE", "ISTIO_MUTUAL") and (self.ca_certificates or self.sni):
+            raise ValueError(f"mode {self.mode} takes no caCertificates or sni: remove them")
         if self.ca_crl:
             raise ValueError("caCrl isn't known to this mesh: revoke by a shorter-lived certificate")
         if self.insecure_skip_verify and (self.ca_certificates or self.subject_alt_names):

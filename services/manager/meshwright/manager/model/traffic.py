@@ -86,7 +86,6 @@ class Tls:
     names: tuple[str, ...] = ()
     server_name: str = ""
     unverified: bool = False
-    secret: str = ""  # instead of files: a certificate, or an authority, of the proxies' node (SDS)
 
 
 @dataclass(frozen=True, slots=True)
