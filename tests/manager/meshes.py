@@ -10,7 +10,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, json_format
 
 from meshwright.api.envoy.service.discovery.v3.discovery_pb2 import DiscoveryResponse
 from meshwright.core.config import Key
-from meshwright.manager.model import mesh, parse
+from meshwright.manager.model import mesh, parse, resolution
 from meshwright.manager.xds import names, snapshot, subscription, types, wire
 
 # Any-typed fields are shown in plain text: their messages must be known.
@@ -118,7 +118,7 @@ class World:
         """Add or change objects; `remove` names objects as KIND/NAME."""
         kept = {key: value for key, value in self.objects.items() if f"{key.kind}/{key.name}" not in remove}
         objects = {**kept, **parsed(text)}
-        self.mesh = mesh.build(self.mesh.revision + 1, objects, (self.objects, self.mesh))
+        self.mesh = resolution.build(self.mesh.revision + 1, objects, (self.objects, self.mesh))
         self.objects = objects
         self.snapshot = snapshot.Snapshot(self.mesh, self.parameters, self.snapshot)
         return self.snapshot

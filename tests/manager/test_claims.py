@@ -10,7 +10,7 @@ from meshes import parsed
 from speaking import CATALOG, ORIGIN, Speaker, policy, speaking, to
 
 from meshwright.core.config import Key
-from meshwright.manager.model import mesh
+from meshwright.manager.model import resolution
 from meshwright.manager.model.claims import ANYBODY
 from meshwright.manager.model.notices import notices
 from meshwright.manager.model.routing import Backend, Destination, Dialect, HttpRoute, Routes
@@ -93,12 +93,12 @@ def test_a_service_elsewhere_that_comes_changes_the_areas_that_lead_to_it(world:
     )
     service = "{apiVersion: v1, kind: Service, metadata: {name: store, namespace: depot}, spec: {ports: [{port: 80}]}}"
     objects = {**world.objects, **parsed(service)}
-    after = mesh.build(9, objects, (world.objects, before))
+    after = resolution.build(9, objects, (world.objects, before))
     found = after.areas["default"].find("store.depot.svc.cluster.local")
     assert found is not None
     assert found.service is after.areas["depot"].services["store"]
     assert list(notices(after, [key("far")])) == []
-    assert mesh.build(10, objects, (objects, after)).areas["default"] is after.areas["default"]
+    assert resolution.build(10, objects, (objects, after)).areas["default"] is after.areas["default"]
 
 
 def test_a_subset_that_no_policy_names_is_told(world: Speaker) -> None:

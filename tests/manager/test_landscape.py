@@ -13,7 +13,7 @@ from cluster_objects import endpoint, pod, service, slice_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshwright.manager.model import mesh
+from meshwright.manager.model import mesh, resolution
 from meshwright.manager.model.mesh import Discovered, Endpoint, Protocol, Proxy
 from meshwright.manager.sources.kubernetes import found
 from meshwright.manager.sources.kubernetes.landscape import Entrance, Landscape
@@ -267,13 +267,13 @@ def test_any_sequence_of_events_gives_the_picture_of_a_fresh_list(sequence: list
                 entrance(land, kind).replace({name: READERS[kind](raw) for name, raw in present[kind].items()})
         picture = fresh(present)
         assert land.settle() == picture
-        built = mesh.build(1, {}, ({}, built), land.settle())
+        built = resolution.build(1, {}, ({}, built), land.settle())
         served = Snapshot(built, Parameters(), served)
         assert views(served, picture) == views(Snapshot(built_anew(picture), Parameters()), picture)
 
 
 def built_anew(picture: Mapping[str, Discovered]) -> mesh.Mesh:
-    return mesh.build(1, {}, ({}, mesh.EMPTY), picture)
+    return resolution.build(1, {}, ({}, mesh.EMPTY), picture)
 
 
 def views(snapshot: Snapshot, picture: Mapping[str, Discovered]) -> list[Any]:

@@ -95,8 +95,6 @@ async def test_waiting_at_one_replica_counts_the_proxies_of_all(pki: Pki, tmp_pa
 
         await eventually(refused, "the refusal, at the other replica")
         service = Key("", "Service", "", "catalog")
-        with pytest.raises(
-            errors.DeadlineExceeded, match=r"shop-0.default.* refused .*: no such thing"
-        ):
+        with pytest.raises(errors.DeadlineExceeded, match=r"shop-0.default.* refused .*: no such thing"):
             await admin.wait_for([service], "Programmed", timeout=0.2)
         call.cancel()

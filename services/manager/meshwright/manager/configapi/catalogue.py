@@ -16,7 +16,7 @@ import structlog
 from meshwright.core import errors
 from meshwright.core.config import Key, Snapshot
 from meshwright.core.health import Health
-from meshwright.manager.model import mesh, parse, review
+from meshwright.manager.model import mesh, parse, resolution, review
 from meshwright.manager.model.fault import Fault
 from meshwright.manager.model.mesh import Discovered, Mesh
 
@@ -36,7 +36,7 @@ class State:
 
     def built(self, revision: int, objects: Mapping[Key, parse.Parsed]) -> Mesh:
         """Return the mesh that other objects would make, with all that isn't configuration as it is."""
-        return mesh.build(revision, self.all(objects), (self.all(self.objects), self.mesh), self.discovered)
+        return resolution.build(revision, self.all(objects), (self.all(self.objects), self.mesh), self.discovered)
 
     def all(self, objects: Mapping[Key, parse.Parsed]) -> Mapping[Key, parse.Parsed]:
         """Return objects together with what is registered; where both name a workload, the object is meant."""
@@ -71,7 +71,7 @@ class Catalogue:
 
     def _replace(self, state: State, before: Mapping[Key, parse.Parsed]) -> None:
         """Take a state whose mesh is still made from `before`."""
-        built = mesh.build(state.revision, state.all(state.objects), (before, state.mesh), state.discovered)
+        built = resolution.build(state.revision, state.all(state.objects), (before, state.mesh), state.discovered)
         self.state = replace(state, mesh=built)
         if self.started:  # before that there is only half a mesh
             self._on_change(built)

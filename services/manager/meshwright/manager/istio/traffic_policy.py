@@ -254,8 +254,8 @@ class ClientTls(Strict):
         files = (self.client_certificate, self.private_key)
         if self.credential_name:
             raise ValueError(
-                "credentialName is read at gateways only: write clientCertificate, privateKey and caCertificates, files "
-                "of the callers' proxies"
+                "credentialName is read at gateways only: write clientCertificate, privateKey and caCertificates, "
+                "files of the callers' proxies"
             )
         if self.mode == "MUTUAL" and not all(files):
             raise ValueError("mode MUTUAL shows a certificate: write clientCertificate and privateKey")

@@ -22,7 +22,7 @@ from meshwright.api.envoy.extensions.filters.network.http_connection_manager.v3.
 # Envoy's configuration is written as JSON: the messages inside of it must be known.
 from meshwright.api.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: F401
 from meshwright.manager.model import mesh as meshes
-from meshwright.manager.model import parse
+from meshwright.manager.model import parse, resolution
 from meshwright.manager.model.meaning import Context
 from meshwright.manager.xds import cluster, listener, names, route, tls
 from meshwright.manager.xds.bootstrap import bootstrap
@@ -151,7 +151,7 @@ def _workload(place: Place) -> tuple[meshes.Area, meshes.Workload, meshes.Ingres
         read = parse.parse(json.dumps(document | {"metadata": {"name": NAME, "namespace": NAMESPACE}}))
         assert isinstance(read, parse.Parsed), read
         members.append(read)
-    area = meshes.resolve(Context(NAMESPACE, NAMESPACE, place.trust_domain), members)
+    area = resolution.resolve(Context(NAMESPACE, NAMESPACE, place.trust_domain), members)
     return area, area.workloads[NAME], area.sidecars[NAME].ingress[0]
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from meshwright.core import config, errors
 from meshwright.core.config import Key
 from meshwright.manager.configapi.plan import MAX_OBJECTS, Plan
-from meshwright.manager.model import kinds, mesh, parse
+from meshwright.manager.model import kinds, mesh, parse, resolution
 from meshwright.manager.model.fault import Fault, Findings, sentence
 from meshwright.manager.smi.traffic_split import TrafficSplit
 from meshwright.manager.sources.kubernetes.candidate import Candidate
@@ -138,7 +138,7 @@ def _settle_splits(admission: Admission, candidates: Mapping[Key, Candidate]) ->
 def _settle_sidecars(admission: Admission, candidates: Mapping[Key, Candidate]) -> None:
     """Let one Sidecar have each workload; taking one away may settle others too, so it is looked at again."""
     while True:
-        built = mesh.build(0, admission.objects, ({}, mesh.EMPTY))
+        built = resolution.build(0, admission.objects, ({}, mesh.EMPTY))
         pairs = (
             (area.namespace, workload, names)
             for area in built.areas.values()
