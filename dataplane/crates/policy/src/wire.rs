@@ -66,6 +66,9 @@ impl<'a> Field<'a> {
     }
 }
 
+/// Of a field (protobuf's encoding, "Message Structure").
+const MAX_NUMBER: u32 = (1 << 29) - 1;
+
 /// The fields of one message, in the order of the bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Fields<'a>(pub &'a [u8]);
@@ -101,7 +104,11 @@ impl<'a> Fields<'a> {
 
     fn read(&mut self) -> Result<(u32, Field<'a>), Malformed> {
         let tag = self.read_varint()?;
-        let number = u32::try_from(tag >> 3).map_err(|_| Malformed("a field number is too large"))?;
+        // 0 is no number either: who writes such a field on (protobuf's own writers refuse to) makes what nobody reads.
+        let number = u32::try_from(tag >> 3)
+            .ok()
+            .filter(|number| (1..=MAX_NUMBER).contains(number))
+            .ok_or(Malformed("a field number isn't from 1 to 536870911"))?;
         let field = match tag & 7 {
             0 => Field::Varint(self.read_varint()?),
             1 => Field::Fixed64(u64::from_le_bytes(array(self.take(8)?))),
@@ -169,6 +176,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn numbers_that_no_field_has_are_refused() {
+        for tag in [0u64, 1 << 32, (1 << 32) | (5 << 3), u64::MAX] {
+            let mut bytes = Vec::new();
+            prost::encoding::encode_varint(tag, &mut bytes);
+            bytes.push(7);
+            assert!(Fields(&bytes).next().is_some_and(|field| field.is_err()), "{tag}");
+        }
+        let largest = [0xf8, 0xff, 0xff, 0xff, 0x0f, 7];
+        assert_eq!(Fields(&largest).next(), Some(Ok((MAX_NUMBER, Field::Varint(7)))));
+    }
 
     proptest! {
         #[test]
