@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,21 +56,22 @@ class NatsCluster:
 
     def leader(self) -> str:
         """The name of the server that leads the stream of records; "" while none is chosen."""
-        return str(self._stream().get("leader", ""))
+        return next((str(told.get("leader", "")) for _, told in self._stream()), "")
 
     def copies(self) -> int:
         """How many servers keep the stream, all of them up to date."""
-        stream = self._stream()
-        return bool(stream) + sum(each["current"] for each in stream.get("replicas", ()))
+        for name, told in self._stream():
+            if told.get("leader") == name:  # the others don't know who is up to date
+                return 1 + sum(bool(each.get("current")) for each in told.get("replicas", ()))
+        return 0
 
-    def _stream(self) -> dict[str, Any]:
-        """What the first server that has the stream tells of those that keep it."""
+    def _stream(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What each server that has the stream tells of those that keep it."""
         for name, member in self.members.items():
             if member.process is not None and (told := self._told(name, "jsz?accounts=true&streams=true")) is not None:
                 for account in told.get("account_details", ()):
                     for stream in account.get("stream_detail", ()):
-                        return dict(stream.get("cluster", {}))
-        return {}
+                        yield name, dict(stream.get("cluster", {}))
 
     def _is_healthy(self, name: str) -> Callable[[], bool]:
         """Also: its streams are there, and as new as the others'."""

@@ -116,11 +116,11 @@ async def test_a_stream_of_one_copy_gets_three(cluster: tuple[Platform, NatsClus
     before = platform.mixer("before")
     await before.start()
     await platform.report(before, 50, timeout=40)
-    assert nats.copies() == 1
+    await until(lambda: nats.copies() == 1)
     assert await asyncio.to_thread(before.stop) == 0
     after = platform.mixer("after", "--record-replicas", "3")
     await asyncio.gather(after.start(), platform.collector.start())
-    await until(lambda: nats.copies() == 3)
+    await until(lambda: nats.copies() == 3, 60)
     await platform.collector.until(lambda: len(paths(platform.collector)) == 50, 60)
     assert await asyncio.to_thread(after.stop) == 0
 
