@@ -97,4 +97,6 @@ async def test_waiting_at_one_replica_counts_the_proxies_of_all(pki: Pki, tmp_pa
         service = Key("", "Service", "", "catalog")
         with pytest.raises(errors.DeadlineExceeded, match=r"shop-0.default.* refused .*: no such thing"):
             await admin.wait_for([service], "Programmed", timeout=0.2)
-        call.cancel()
+        call.cancel()  # who is gone is waited for no longer
+        assert (await admin.wait(1, timeout=20)).proxies == ()
+        await admin.wait_for([service], "Programmed", timeout=20)

@@ -64,8 +64,11 @@ class AsyncEcho:
         return "+".join([request async for request in requests])
 
     async def chat(self, requests: AsyncIterator[str], context: Any) -> AsyncIterator[str]:
-        async for request in requests:
-            yield request.upper()
+        try:
+            async for request in requests:
+                yield request.upper()
+        finally:
+            self.cancelled.set()
 
 
 class WritingEcho(AsyncEcho):

@@ -155,6 +155,15 @@ async def cancelled_stream(stub: EchoStub, echo: AsyncEcho) -> Any:
     return found
 
 
+async def cancelled_chat(stub: EchoStub, echo: AsyncEcho) -> Any:
+    """While the server waits for another request, and the caller's side is open."""
+    call = stub.chat(timeout=30)
+    await call.write("a")
+    found = [await call.read(), call.cancel(), await seen(call.read()), await ended(call)]
+    await asyncio.wait_for(echo.cancelled.wait(), 10)
+    return found
+
+
 async def download(stub: EchoStub, echo: AsyncEcho) -> Any:
     call = stub.download("5", timeout=10)
     found = [await seen(read_all(call)), await ended(call)]
@@ -221,6 +230,7 @@ SCENARIOS = [
     cancelled,
     cancelled_by_waiter,
     cancelled_stream,
+    cancelled_chat,
     download,
     upload,
     chat,

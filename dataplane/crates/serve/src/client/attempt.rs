@@ -55,6 +55,7 @@ impl Channel {
         if let Some(policy) = hedging {
             let mut answer = self.hedged(call, &messages, limit, &policy).await?;
             answer.retries = Some(retries);
+            answer.requests = Some(messages);
             return Ok(answer);
         }
         let mut attempt = 0;
@@ -67,6 +68,7 @@ impl Channel {
                 Ok(mut answer) => {
                     messages.commit(attempt);
                     answer.retries = Some(retries);
+                    answer.requests = Some(messages);
                     return Ok(answer);
                 }
                 Err(failed) => failed,
@@ -126,6 +128,7 @@ impl Channel {
             metadata: parts.headers,
             reader: Reader::new(body, limit, encoding),
             retries: None,
+            requests: None,
             underway: None,
         })
     }
@@ -170,10 +173,19 @@ impl Channel {
     }
 }
 
-/// The requests of a call, as long as another attempt is possible.
+/// The requests of a call. Dropped before their end, they cancel the call at the server.
+#[derive(Debug)]
 pub(crate) enum Kept {
     Whole(Bytes),
     Stream(Arc<Replay>),
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Self::Stream(replay) = self {
+            replay.give_up();
+        }
+    }
 }
 
 impl Kept {

@@ -21,6 +21,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::activity::{Activity, Underway};
+use crate::client::attempt::Kept;
 use crate::client::balancer::{Balancer, State};
 use crate::client::dialer::{Dialer, KeepAlive, Security};
 use crate::client::health::{self, Question};
@@ -105,6 +106,7 @@ pub struct Answer {
     pub metadata: HeaderMap,
     pub(crate) reader: Reader<Incoming>,
     pub(crate) retries: Option<Retries>,
+    pub(crate) requests: Option<Kept>,
     pub(crate) underway: Option<Underway>,
 }
 

@@ -26,6 +26,8 @@ struct State {
     limit: usize,
     is_committed: bool,
     is_ended: bool,
+    /// The call is over for its caller: whoever still sends is to cancel its stream.
+    is_given_up: bool,
     attempt: u64,
     /// The only attempt that gets requests; nothing: all do.
     only: Option<u64>,
@@ -52,6 +54,7 @@ impl Replay {
                 limit,
                 is_committed: false,
                 is_ended: false,
+                is_given_up: false,
                 attempt: 0,
                 only: None,
                 are_beside,
@@ -73,6 +76,7 @@ impl Replay {
         state.attempt += 1;
         if !state.are_beside {
             state.only = Some(state.attempt);
+            state.wake(); // the one before ends
         }
         Some(Body::new(Attempt {
             replay: self.clone(),
@@ -84,6 +88,13 @@ impl Replay {
     /// Whether another attempt can be made.
     pub(crate) fn is_open(&self) -> bool {
         !self.lock().is_committed
+    }
+
+    /// Cancel the streams that still send. Dropping the answer doesn't: hyper keeps a stream for as long as it has a body.
+    pub(crate) fn give_up(&self) {
+        let mut state = self.lock();
+        state.is_given_up = true;
+        state.wake();
     }
 
     /// Keep no more: this attempt is the one that counts.
@@ -114,6 +125,9 @@ impl http_body::Body for Attempt {
         if state.only.is_some_and(|only| only != self.number) {
             return Poll::Ready(Some(Err(Status::cancelled("another attempt has taken over"))));
         }
+        if state.is_given_up && !state.is_ended {
+            return Poll::Ready(Some(Err(cancel())));
+        }
         if let Some(frame) = state.kept.get(self.position) {
             let frame = frame.clone();
             self.position += 1;
@@ -127,10 +141,8 @@ impl http_body::Body for Attempt {
             return Poll::Ready(None);
         }
         let Poll::Ready(polled) = http_body::Body::poll_frame(Pin::new(&mut state.source), context) else {
-            if state.are_beside {
-                state.waiting.retain(|waker| !waker.will_wake(context.waker()));
-                state.waiting.push(context.waker().clone());
-            }
+            state.waiting.retain(|waker| !waker.will_wake(context.waker()));
+            state.waiting.push(context.waker().clone());
             return Poll::Pending;
         };
         match &polled {
@@ -152,6 +164,11 @@ impl http_body::Body for Attempt {
         state.wake(); // the others: there is more for them, or an end
         Poll::Ready(polled)
     }
+}
+
+/// The error of a body that makes hyper reset its stream with CANCEL.
+fn cancel() -> Status {
+    Status::from_error(Box::new(h2::Error::from(h2::Reason::CANCEL)))
 }
 
 impl Drop for Attempt {
@@ -187,6 +204,30 @@ mod tests {
         assert_eq!(rest(replay.attempt().expect("open")).await, "abc");
         replay.commit(2);
         assert!(replay.attempt().is_none());
+    }
+
+    #[tokio::test]
+    async fn giving_up_ends_a_body_that_waits_with_a_cancel() {
+        let endless = Body::new(StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, Status>>()));
+        let replay = Replay::new(endless, 100, false);
+        let mut body = replay.attempt().expect("open");
+        let waiting = tokio::spawn(async move { body.frame().await });
+        tokio::task::yield_now().await;
+        replay.give_up();
+        let error = waiting.await.expect("ends").expect("a frame").expect_err("a cancel");
+        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+        assert_eq!(cause.and_then(h2::Error::reason), Some(h2::Reason::CANCEL));
+        let ended = Replay::new(source(&["a"]), 100, false);
+        let body = ended.attempt().expect("open");
+        let body = tokio::spawn(async move {
+            let mut body = body;
+            body.frame().await.expect("a").expect("a");
+            assert!(body.frame().await.is_none());
+            body
+        });
+        let mut body = body.await.expect("read");
+        ended.give_up();
+        assert!(body.frame().await.is_none());
     }
 
     #[tokio::test]
