@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,8 +20,12 @@ import fronts
 from meshwright.core.grpc import Front
 from pki import Pki
 
-# How long one example takes says more about the machine than about the code.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long one example takes says more about the machine than about the code. Under tox the examples are the same in each
+# run, so that it judges the change and not the draw; pytest by itself draws new ones.
+SAME_EXAMPLES = bool(os.environ.get("MESHWRIGHT_SAME_EXAMPLES"))
+settings.register_profile(
+    "untimed", deadline=None, derandomize=SAME_EXAMPLES, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("untimed")
 
 

@@ -51,6 +51,7 @@ def test_any_expression_is_taken_or_refused_with_a_sentence(text: str) -> None:
 def drawn() -> list[dict[str, Any]]:
     """Objects of every kind and version, about the catalog where they are about anybody."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
+    last: dict[int, dict[str, Any]] = {}
 
     @settings(max_examples=12, database=None)
     @given(st.tuples(*(objects(*case) for case in CASES)))
@@ -65,9 +66,12 @@ def drawn() -> list[dict[str, Any]]:
                 body["destination"] = {"kind": "ServiceAccount", "name": "catalog"}
             if kind == "TrafficSplit":
                 document["spec"]["service"] = "catalog"
-            found[kind, document["metadata"]["name"]] = document
+            found[kind, document["metadata"]["name"]] = last[number] = document
 
     draw()
+    for number, document in last.items():  # one of each version stays, whatever names were drawn
+        kept = {**document, "metadata": {**document["metadata"], "name": f"version-{number}"}}
+        found[kept["kind"], f"version-{number}"] = kept
     return list(found.values())
 
 
