@@ -20,8 +20,8 @@ import fronts
 from meshwright.core.grpc import Front
 from pki import Pki
 
-# How long one example takes says more about the machine than about the code. Under tox the examples are the same in each
-# run, so that it judges the change and not the draw; pytest by itself draws new ones.
+# How long one example takes says more about the machine than about the code. Under tox the examples are the same in
+# each run, so that it judges the change and not the draw; pytest by itself draws new ones.
 SAME_EXAMPLES = bool(os.environ.get("MESHWRIGHT_SAME_EXAMPLES"))
 settings.register_profile(
     "untimed", deadline=None, derandomize=SAME_EXAMPLES, suppress_health_check=[HealthCheck.too_slow]
