@@ -32,7 +32,7 @@ from meshwright.core.identity import StaticIdentity, X509Identity
 from meshwright.manager.xds.bootstrap import ARGUMENTS, bootstrap
 from pki import Pki
 
-DEADLINE = 20.0
+DEADLINE = 45.0  # below pytest's own, so that the sentence is seen
 HELD = "/held"  # applications never answer a request for it
 
 

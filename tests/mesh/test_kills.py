@@ -120,7 +120,7 @@ async def test_killing_every_mixer_under_deny_fails_exactly_the_gap(session: Ses
         await sent(tally, 50)
     assert refused > 0
     assert tally.failed == refused
-    assert all("status 503" in failure for failure in tally.failures)
+    assert [failure for failure in tally.failures if "status 503" not in failure] == []
 
 
 async def test_killing_one_of_two_mixers_fails_no_request(session: Session) -> None:
@@ -138,3 +138,6 @@ async def outage(session: Session, what: str) -> None:
     """Say what services do while no mixer answers, and wait until every sidecar knows."""
     path = objects.application(session.folder, session.platform.layout, session.application.workloads, outage=what)
     await session.acknowledged(await session.apply_file(path))
+    # The listeners are others now. A request on a connection to the one before would be cut where it waits for mixer
+    # longer than the drain time, and that isn't what is tested here.
+    session.customer.shop.forget()
