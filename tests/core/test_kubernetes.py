@@ -136,6 +136,17 @@ async def test_many_large_objects_come_in_smaller_pages(
         assert len([each for each in server.requests if each == f"GET {PODS}"]) > 12 / 4
 
 
+async def test_many_watches_leave_room_for_requests(server: kube_api.KubeApi, api: Api) -> None:
+    """Each kind that is followed holds a connection; with 32 in all, statuses of the newer kinds were never written."""
+    server.pod("shop", "a", "node-1")
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(128):
+            await stack.enter_async_context(contextlib.aclosing(watch := api.watch(PODS, seconds=240)))
+            assert await anext(watch) == {}
+        async with asyncio.timeout(10):
+            assert (await api.get(f"{PODS.replace('/pods', '/namespaces/shop/pods')}/a"))["metadata"]["name"] == "a"
+
+
 async def test_a_watch_that_fell_silent_is_begun_anew(
     server: kube_api.KubeApi, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,8 @@ from meshwright.api.envoy.service.auth.v3 import external_auth_pb2, external_aut
 from meshwright.api.envoy.service.discovery.v3.discovery_pb2 import DiscoveryResponse
 from meshwright.api.envoy.service.secret.v3 import sds_pb2_grpc
 from meshwright.api.envoy.type.v3.http_status_pb2 import HttpStatus
-from meshwright.core.grpc import Server
+from meshwright.core.grpc import Server, introspection
+from meshwright.core.health import Health
 from meshwright.core.identity import StaticIdentity, X509Identity
 from meshwright.manager.xds.bootstrap import ARGUMENTS, bootstrap
 from pki import Pki
@@ -112,6 +113,19 @@ async def serving(listen: str, identity: X509Identity | None, *add: Callable[[Se
         yield address
     finally:
         await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def mixer(pki: Pki) -> AsyncIterator[tuple[Mixer, str]]:
+    made = Mixer()
+    async with serving(
+        "127.0.0.1:0",
+        pki.part("mixer"),
+        lambda server: external_auth_pb2_grpc.add_AuthorizationServicer_to_server(made, server),
+        lambda server: als_pb2_grpc.add_AccessLogServiceServicer_to_server(made, server),
+        lambda server: introspection.add_to_server(server, Health()),
+    ) as address:
+        yield made, address
 
 
 @contextlib.asynccontextmanager

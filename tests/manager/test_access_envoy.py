@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 from ads import Manager, free_port, located, manager
-from envoys import application, eventually, get, proxy
+from envoys import application, eventually, get, mixer, proxy
 from meshes import SHOP
-from test_envoy import mixer
 
 from meshwright.manager.xds import names
 from pki import Pki

@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ads import free_port, located, manager
-from envoys import Mixer, application, eventually, get, proxy, serving
+from envoys import application, eventually, get, mixer, proxy
 from meshes import SHOP, SPLIT
 
 from meshwright.api.envoy.config.route.v3.route_components_pb2 import VirtualHost
 from meshwright.api.envoy.config.route.v3.route_pb2 import RouteConfiguration
-from meshwright.api.envoy.service.accesslog.v3 import als_pb2_grpc
-from meshwright.api.envoy.service.auth.v3 import external_auth_pb2_grpc
-from meshwright.core.grpc import introspection
-from meshwright.core.health import Health
 from meshwright.manager.xds import names, types, wire
 from meshwright.manager.xds.caller import Caller
 from meshwright.manager.xds.snapshot import Snapshot
 from pki import Pki
-
-
-@contextlib.asynccontextmanager
-async def mixer(pki: Pki) -> AsyncIterator[tuple[Mixer, str]]:
-    made = Mixer()
-    async with serving(
-        "127.0.0.1:0",
-        pki.part("mixer"),
-        lambda server: external_auth_pb2_grpc.add_AuthorizationServicer_to_server(made, server),
-        lambda server: als_pb2_grpc.add_AccessLogServiceServicer_to_server(made, server),
-        lambda server: introspection.add_to_server(server, Health()),
-    ) as address:
-        yield made, address
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 from ads import Manager, free_port, located, manager
-from envoys import DEADLINE, application, eventually, get, proxy
+from envoys import DEADLINE, application, eventually, get, mixer, proxy
 from meshes import SHOP, World
-from test_envoy import mixer
 
 from meshwright.manager.xds import types
 from pki import Pki

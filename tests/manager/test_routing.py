@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 from ads import Manager, free_port, located, manager_of
-from envoys import HELD, application, eventually, get, proxy
+from envoys import HELD, application, eventually, get, mixer, proxy
 from meshes import SHOP
 from speaking import CATALOG, ORIGIN, V2, Speaker, http, policy, speaking, to
-from test_envoy import mixer
 
 from meshwright.manager.model.routing import (
     Backend,

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ads import free_port, located, manager
 from envoys import proxy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from meshes import SHOP
 from smi_objects import CASES, objects
-from test_envoy import free_port, located, manager
 
 from meshwright.manager.model.parse import Parsed, parse
 from meshwright.manager.model.pattern import regex

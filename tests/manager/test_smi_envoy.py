@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from envoys import application, eventually, get, proxy
+from ads import free_port, located, manager
+from envoys import application, eventually, get, mixer, proxy
 from meshes import SHOP
-from test_envoy import free_port, located, manager, mixer
 
 from pki import Pki
 

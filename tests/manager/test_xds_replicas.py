@@ -6,9 +6,9 @@ import contextlib
 from pathlib import Path
 
 import pytest
+from ads import located, manager
 from envoys import eventually, proxy
 from meshes import SHOP, SPLIT
-from test_envoy import located, manager
 
 from meshwright.manager.xds import types
 from pki import Pki

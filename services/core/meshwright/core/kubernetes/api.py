@@ -18,6 +18,8 @@ DEADLINE_SECONDS = 10.0
 MAX_ANSWER = 16 * 1024 * 1024  # parsed it takes several times that; lists that hold more come in smaller pages
 MAX_EVENT = 16 * 1024 * 1024  # one object of a watch: the server takes 3 MiB of one, and adds to it who changed what
 
+_CONNECTIONS = 512  # each watch holds one; far above what there are kinds, so that no request waits for a watch to end
+
 # A server that died with its machine is noticed in half a minute, however long there was nothing to say.
 _KEEP_ALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -41,7 +43,7 @@ class Api:
         self._cluster = cluster
         transport = HttpTransport(
             verify=cluster.tls(),
-            limits=httpx.Limits(max_connections=32, max_keepalive_connections=4),
+            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=4),
             trust_env=False,  # the API server isn't behind a proxy that somebody set for the Internet
             socket_options=_KEEP_ALIVE,
         )
