@@ -17,8 +17,8 @@ UPGRADE_SECONDS = 90.0  # that requests go on
 END_SECONDS = 120  # Helm doesn't wait for pods, which serve on for a while
 
 
-# Deleting a definition deletes all objects of its kind, so an uninstalled chart leaves definitions, and the API server its
-# services for their groups.
+# Deleting a definition deletes all objects of its kind, so an uninstalled chart leaves definitions, and the API server
+# its services for their groups.
 KEPT = (
     f"namespace/{NAMESPACE}",
     "customresourcedefinition.apiextensions.k8s.io/",
